@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The inodes that the kernel knows of. A node is reached by the id that FUSE carries (an index with a
+ * generation, slots.h), and is found again by what the lower says an inode is: its file handle where the file
+ * system has handles (no fd is held then), else device and inode number with an O_PATH fd that keeps them
+ * from being used again. Any thread. One lock (docs/locking.md), never held across a system call.
+ */
+#ifndef CKRFS_NODE_H
+#define CKRFS_NODE_H
+
+#include "store.h"
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+struct node_table;
+
+/* What a format keeps with an inode; the node table does not look into it. */
+union node_private {
+	uint8_t iv[16]; /* directories, when iv_known */
+	struct {
+		void *file; /* regular files: shared by all opens, see fs_file.c */
+		uint32_t opens;
+	};
+};
+
+struct node {
+	uint64_t id;
+	uint64_t lookups; /* how often the kernel was told of it and has not forgotten */
+	uint32_t refs;    /* requests and handles that use it now */
+	uint32_t hash;
+	struct node *next; /* in the hash bucket */
+	uint64_t dev, ino;
+	union node_private private;
+	int fd;        /* O_PATH, or -1: directories in use, and everything without handles */
+	uint16_t type; /* S_IFMT bits of the mode */
+	bool iv_known;
+	bool fd_cached; /* fd counts in the table's cache and may be closed when refs is 0 */
+	int16_t handle_type;
+	uint8_t handle_size; /* 0: no handle */
+	uint8_t handle[];
+};
+
+/* root_fd: borrowed. max_cached_fds: directories kept open. -ENOMEM and what opening the root gives. */
+int node_table_new(int root_fd, unsigned max_cached_fds, struct node_table **ret);
+void node_table_free(struct node_table *t);
+bool node_table_has_handles(const struct node_table *t);
+uint32_t node_table_count(struct node_table *t);
+
+/* A reference to the node of an id (1: the root), NULL for ids that are not (any more) in use. */
+struct node *node_get(struct node_table *t, uint64_t id);
+void node_put(struct node_table *t, struct node *n);
+
+/*
+ * Finds the inode that name is in dir_fd, or makes a node for it; counts one lookup by the kernel and returns
+ * attributes. The kernel forgets it by node_forget(); a caller who cannot tell the kernel undoes with
+ * node_forget(t, *ret_id, 1). 2 system calls; 3 when there are no handles.
+ */
+int node_lookup(struct node_table *t, int dir_fd, const char *name, struct stat *ret_st, uint64_t *ret_id);
+/* The same for what is open already; the fd stays the caller's. 2 system calls. */
+int node_lookup_fd(struct node_table *t, int fd, struct stat *ret_st, uint64_t *ret_id);
+
+void node_forget(struct node_table *t, uint64_t id, uint64_t lookups);
+
+/* An O_PATH fd of a node: the node's own, or one made for this use. */
+struct node_fd {
+	int fd;
+	bool owned;
+};
+#define NODE_FD_NONE ((struct node_fd){-1, false})
+
+/* Valid while the caller holds a reference to the node; node_fd_done() must follow. Directories keep theirs
+ * in a cache. */
+int node_fd(struct node_table *t, struct node *n, struct node_fd *ret);
+void node_fd_done(const struct node_fd *fd);
+
+/* Opens the node anew with flags: the fd, which belongs to the caller. -ESTALE when it is gone. */
+int node_open(struct node_table *t, struct node *n, int flags);
+
+/* The table's lock, for what a format keeps in private: short, no system call. */
+void node_lock(struct node_table *t);
+void node_unlock(struct node_table *t);
+
+#endif
