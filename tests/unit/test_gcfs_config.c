@@ -1,0 +1,496 @@
+/* SPDX-License-Identifier: MIT */
+/* gocryptfs.conf: a real one opens, every refusal with its words, and what is written reads back. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "crypto.h"
+#include "gcfs_config.h"
+#include "util.h"
+#include "version.h"
+
+#define KEY64 "PBor8NKJVpiLnj68VewMyFZmT0+5ogvEnpfNnTmUcThJqJ1O73t1VEbEg7GwXYpu+nRryOAMC0yjkFg09F9vRA=="
+#define SALT32 "FyXQlKUNXkHE4QVmYRg2VCgita5VT3huZearDzV+v/A="
+#define KEY60 "/RPUQid+3DNGEsL4aFiJsVTUEdLxLDSNXEIvWXDlOlO64FSZNBearS8WiJomP9ORnCRNqsZvWPemdDTC"
+
+/* Made by gocryptfs 2.3 with the passphrase "vector-password". */
+static const char real[] = "{\n"
+			   "\t\"Creator\": \"gocryptfs 2.3\",\n"
+			   "\t\"EncryptedKey\": \"" KEY64 "\",\n"
+			   "\t\"ScryptObject\": {\n"
+			   "\t\t\"Salt\": \"" SALT32 "\",\n"
+			   "\t\t\"N\": 1024,\n"
+			   "\t\t\"R\": 8,\n"
+			   "\t\t\"P\": 1,\n"
+			   "\t\t\"KeyLen\": 32\n"
+			   "\t},\n"
+			   "\t\"Version\": 2,\n"
+			   "\t\"FeatureFlags\": [\n"
+			   "\t\t\"HKDF\",\n"
+			   "\t\t\"GCMIV128\",\n"
+			   "\t\t\"DirIV\",\n"
+			   "\t\t\"EMENames\",\n"
+			   "\t\t\"LongNames\",\n"
+			   "\t\t\"Raw64\"\n"
+			   "\t]\n"
+			   "}\n";
+static const char real_master[] = "2312499f049392799bf89bec1481016a84147f64c36137c64764700a71249ddc";
+
+/* The parts of a config that tests replace. */
+#define SCRYPT "{\"Salt\":\"" SALT32 "\",\"N\":1024,\"R\":8,\"P\":1,\"KeyLen\":32}"
+#define FLAGS "\"HKDF\",\"GCMIV128\",\"DirIV\",\"EMENames\",\"LongNames\",\"Raw64\""
+#define CONFIG(key, scrypt, version, flags, more)                                                            \
+	"{\"EncryptedKey\":\"" key "\",\"ScryptObject\":" scrypt ",\"Version\":" version                     \
+	",\"FeatureFlags\":[" flags "]" more "}"
+#define WITH_SCRYPT(scrypt) CONFIG(KEY64, scrypt, "2", FLAGS, "")
+#define WITH_FLAGS(flags) CONFIG(KEY64, SCRYPT, "2", flags, "")
+#define WITH_MORE(more) CONFIG(KEY64, SCRYPT, "2", FLAGS, more)
+
+struct refusal {
+	const char *json, *text;
+};
+
+static void assert_refused(const struct refusal *table, size_t n, enum exit_status status, int code)
+{
+	for (size_t i = 0; i < n; i++) {
+		struct gcfs_config cfg = {.creator = "untouched"};
+		struct error err = ERROR_NONE;
+
+		assert_int_equal(gcfs_config_parse(table[i].json, strlen(table[i].json), &cfg, &err), code);
+		assert_string_equal(err.text, table[i].text);
+		assert_int_equal(err.code, code);
+		assert_int_equal(err.status, status);
+		assert_string_equal(cfg.creator, "untouched");
+	}
+}
+
+static void parse_real(struct gcfs_config *cfg)
+{
+	struct error err = ERROR_NONE;
+
+	assert_int_equal(gcfs_config_parse(real, strlen(real), cfg, &err), 0);
+}
+
+static struct secret *secret_of_text(const char *text)
+{
+	struct secret *s = NULL;
+
+	assert_int_equal(secret_new_from(text, strlen(text), &s), 0);
+	return s;
+}
+
+static void test_real(void **state)
+{
+	autosecret struct secret *pass = secret_of_text("vector-password"), *master = NULL;
+	struct error err = ERROR_NONE;
+	struct gcfs_config cfg;
+	char hex[65];
+
+	parse_real(&cfg);
+	assert_string_equal(cfg.creator, "gocryptfs 2.3");
+	assert_int_equal(cfg.flags, GCFS_HKDF | GCFS_GCMIV128 | GCFS_DIRIV | GCFS_EME_NAMES |
+					    GCFS_LONG_NAMES | GCFS_RAW64);
+	assert_int_equal(cfg.long_name_max, 0);
+	assert_int_equal(cfg.encrypted_key_size, 64);
+	assert_int_equal(cfg.salt_size, 32);
+	assert_int_equal(cfg.scrypt_n, 1024);
+	assert_int_equal(cfg.scrypt_r, 8);
+	assert_int_equal(cfg.scrypt_p, 1);
+	assert_int_equal(gcfs_config_unwrap(&cfg, pass, 1 << 20, &master, &err), 0);
+	hex_encode(secret_data(master), secret_size(master), hex);
+	assert_string_equal(hex, real_master);
+}
+
+/* A volume of gocryptfs 1.2, whose key is wrapped without HKDF; the parser does not let it through yet. */
+static void test_unwrap_old(void **state)
+{
+	autosecret struct secret *pass = secret_of_text("vector-password"), *master = NULL;
+	struct gcfs_config cfg = {
+		.flags = GCFS_GCMIV128, .scrypt_n = 1024, .scrypt_r = 8, .scrypt_p = 1, .salt_size = 32};
+	struct error err = ERROR_NONE;
+
+	cfg.encrypted_key_size = (size_t)base64_decode(BASE64_STD, KEY60, strlen(KEY60), cfg.encrypted_key,
+						       sizeof(cfg.encrypted_key));
+	assert_int_equal(base64_decode(BASE64_STD, "t2enOIVAN3pTIj5dkzLV8p7VGWbnliHAi+fMPxOleTo=", 44,
+				       cfg.salt, sizeof(cfg.salt)),
+			 32);
+	assert_int_equal(gcfs_config_unwrap(&cfg, pass, 1 << 20, &master, &err), 0);
+	assert_int_equal(secret_size(master), GCFS_MASTER_KEY_SIZE);
+}
+
+static void test_wrong_passphrase(void **state)
+{
+	static const char *const wrong[] = {"vector-passwore", "vector-password\n", "x"};
+	struct gcfs_config cfg;
+
+	parse_real(&cfg);
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+		autosecret struct secret *pass = secret_of_text(wrong[i]), *master = NULL;
+		struct error err = ERROR_NONE;
+
+		assert_int_equal(gcfs_config_unwrap(&cfg, pass, 1 << 20, &master, &err), -EKEYREJECTED);
+		assert_int_equal(err.status, EXIT_STATUS_WRONG_KEY);
+		assert_string_equal(err.text, "wrong passphrase");
+		assert_null(master);
+	}
+}
+
+/* Every bit of the wrapped key is authenticated. */
+static void test_damaged_key(void **state)
+{
+	autosecret struct secret *pass = secret_of_text("vector-password"), *master = NULL;
+	struct gcfs_config cfg;
+
+	parse_real(&cfg);
+	for (size_t i = 0; i < cfg.encrypted_key_size; i += 9) {
+		struct error err = ERROR_NONE;
+
+		cfg.encrypted_key[i] ^= 1;
+		assert_int_equal(gcfs_config_unwrap(&cfg, pass, 1 << 20, &master, &err), -EKEYREJECTED);
+		cfg.encrypted_key[i] ^= 1;
+	}
+	assert_null(master);
+}
+
+static void test_scrypt_memory(void **state)
+{
+	autosecret struct secret *pass = secret_of_text("vector-password"), *master = NULL;
+	struct error err = ERROR_NONE;
+	struct gcfs_config cfg;
+
+	parse_real(&cfg);
+	assert_int_equal(gcfs_config_unwrap(&cfg, pass, (1 << 20) - 1, &master, &err), -ENOMEM);
+	assert_int_equal(err.status, EXIT_STATUS_UNSUPPORTED);
+	assert_string_equal(err.text, "scrypt needs 1048576 bytes of memory for this volume; the option "
+				      "scrypt-memory allows 1048575");
+	assert_null(master);
+}
+
+/* What Go's decoder takes, so must we. */
+static void test_accepted(void **state)
+{
+	static const char *const good[] = {
+		WITH_FLAGS(FLAGS),
+		WITH_FLAGS(FLAGS ",\"HKDF\",\"Raw64\""),
+		WITH_FLAGS(
+			"\"Raw64\",\"DirIV\",\"GCMIV128\",\"HKDF\""), /* order; LongNames, EMENames unasked */
+		WITH_MORE(",\"Unknown\":{\"a\":[1,2,{\"b\":null}]}"),
+		WITH_MORE(",\"Creator\":null,\"FIDO2\":null,\"LongNameMax\":0"),
+		WITH_MORE(",\"version\":2"),
+		WITH_MORE(",\"version\":null"),
+		WITH_MORE(",\"Creator\":\"it's N I \\\" ' \\\\\""),
+		"\n\t " WITH_FLAGS(FLAGS) " \r\n",
+		"{\"ENCRYPTEDKEY\":\"" KEY64 "\",\"scryptobject\":{\"sALT\":\"" SALT32
+		"\",\"n\":1024,\"r\":8,\"p\":1,\"keylen\":32},\"VERSION\":2,\"featureflags\":[" FLAGS "]}",
+		WITH_SCRYPT("{\"Salt\":\"" SALT32 "\",\"N\":1073741824,\"R\":16,\"P\":4,\"KeyLen\":32}"),
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+		struct error err = ERROR_NONE;
+		struct gcfs_config cfg;
+
+		gcfs_config_parse(good[i], strlen(good[i]), &cfg, &err);
+		assert_string_equal(err.text, "");
+		assert_int_equal(cfg.encrypted_key_size, 64);
+	}
+}
+
+#define C "gocryptfs.conf: "
+
+static void test_refused_json(void **state)
+{
+	static const struct refusal table[] = {
+		{"", C "is not JSON: it ends too early"},
+		{"{", C "is not JSON: it ends too early"},
+		{"[]", C "is not a JSON object"},
+		{"null ", C "is not a JSON object"},
+		{"2", C "is not JSON: it ends too early"},
+		{WITH_FLAGS(FLAGS) "x", C "is not JSON: unexpected character"},
+		{WITH_FLAGS(FLAGS) "{}", C "is not JSON: unexpected character"},
+		{WITH_MORE(","), C "is not JSON: unexpected character"},
+		{WITH_MORE(",'a':1"), C "is not JSON"},
+		{WITH_MORE(",\"a\":NaN"), C "is not JSON"},
+		{WITH_MORE(",\"a\":-Infinity"), C "is not JSON"},
+		{WITH_MORE(",\"a\":\"\n\""), C "is not JSON"},
+		{WITH_MORE(",/**/\"a\":1"), C "is not JSON: quoted object property name expected"},
+		{"[[[[[[[[[[[[[[[[[[[[", C "is not JSON: nesting too deep"},
+	};
+
+	assert_refused(table, ARRAY_SIZE(table), EXIT_STATUS_FAILED, -EINVAL);
+}
+
+static void test_refused_bytes(void **state)
+{
+	char with_nul[sizeof(real) + 1];
+	autofree char *big = calloc(1, GCFS_CONFIG_MAX + 1);
+	struct error err = ERROR_NONE;
+	struct gcfs_config cfg;
+
+	memcpy(with_nul, real, sizeof(real));
+	with_nul[sizeof(real)] = '\n';
+	assert_int_equal(gcfs_config_parse(with_nul, sizeof(with_nul), &cfg, &err), -EINVAL);
+	assert_string_equal(err.text, C "is not JSON");
+	memset(big, ' ', GCFS_CONFIG_MAX + 1);
+	memcpy(big, real, strlen(real));
+	assert_int_equal(gcfs_config_parse(big, GCFS_CONFIG_MAX, &cfg, &err), 0);
+	assert_int_equal(gcfs_config_parse(big, GCFS_CONFIG_MAX + 1, &cfg, &err), -EINVAL);
+	assert_string_equal(err.text, C "is 1048577 bytes long, more than the 1048576 that are read");
+	/* No NUL needed, and none read past the end. */
+	assert_int_equal(gcfs_config_parse(real, strlen(real) - 2, &cfg, &err), -EINVAL);
+}
+
+static void test_refused_members(void **state)
+{
+	static const struct refusal table[] = {
+		{"{}", C "Version is 0, not 2"},
+		{CONFIG(KEY64, SCRYPT, "1", FLAGS, ""), C "Version is 1, not 2"},
+		{CONFIG(KEY64, SCRYPT, "3", FLAGS, ""), C "Version is 3, not 2"},
+		{CONFIG(KEY64, SCRYPT, "null", FLAGS, ""), C "Version is 0, not 2"},
+		{CONFIG(KEY64, SCRYPT, "\"2\"", FLAGS, ""), C "Version is not a whole number"},
+		{CONFIG(KEY64, SCRYPT, "2.0", FLAGS, ""), C "Version is not a whole number"},
+		{CONFIG(KEY64, SCRYPT, "-2", FLAGS, ""),
+		 C "Version is -2, not between 0 and 9223372036854775807"},
+		{CONFIG("", SCRYPT, "2", FLAGS, ""), C "EncryptedKey is 0 bytes, not 64"},
+		{CONFIG(KEY60, SCRYPT, "2", FLAGS, ""), C "EncryptedKey is 60 bytes, not 64"},
+		{CONFIG(KEY64, SCRYPT, "2", "\"GCMIV128\"", ""), C "EncryptedKey is 64 bytes, not 60"},
+		{CONFIG("*", SCRYPT, "2", FLAGS, ""), C "EncryptedKey is not base64"},
+		{CONFIG("AAA", SCRYPT, "2", FLAGS, ""), C "EncryptedKey is not base64"},
+		{CONFIG(KEY60 KEY60, SCRYPT, "2", FLAGS, ""), C "EncryptedKey is longer than 64 bytes"},
+		{WITH_MORE(",\"EncryptedKey\":5"), C "EncryptedKey is not a string"},
+		{WITH_MORE(",\"Creator\":5"), C "Creator is not a string"},
+		{WITH_MORE(",\"FIDO2\":5"), C "FIDO2 is not an object"},
+		{WITH_MORE(",\"FeatureFlags\":\"HKDF\""), C "FeatureFlags is not a list"},
+		{WITH_FLAGS(FLAGS ",5"), C "FeatureFlags holds something that is not a string"},
+		{WITH_FLAGS(FLAGS ",null"), C "FeatureFlags holds something that is not a string"},
+		{WITH_FLAGS(FLAGS ",\"Raw65\""), C "unknown feature flag \"Raw65\""},
+		{WITH_FLAGS(FLAGS ",\"hkdf\""), C "unknown feature flag \"hkdf\""},
+		{WITH_FLAGS(FLAGS ",\"\""), C "unknown feature flag \"\""},
+		{WITH_FLAGS(FLAGS ",\"HKDF\\u0000\""), C "unknown feature flag \"HKDF\""},
+		{WITH_MORE(",\"LongNameMax\":100"),
+		 C "LongNameMax is 100, but the feature flag \"LongNameMax\" is missing"},
+		{WITH_MORE(",\"LongNameMax\":256"), C "LongNameMax is 256, not between 0 and 255"},
+		{WITH_FLAGS(FLAGS ",\"LongNameMax\""),
+		 C "has the feature flag \"LongNameMax\", but no LongNameMax"},
+	};
+
+	assert_refused(table, ARRAY_SIZE(table), EXIT_STATUS_FAILED, -EINVAL);
+}
+
+static void test_refused_scrypt(void **state)
+{
+#define S(n, r, p, len) "{\"Salt\":\"" SALT32 "\",\"N\":" n ",\"R\":" r ",\"P\":" p ",\"KeyLen\":" len "}"
+	static const char too_large[] = C "ScryptObject.N, R and P are together too large for scrypt";
+	static const struct refusal table[] = {
+		{WITH_SCRYPT("5"), C "ScryptObject is not an object"},
+		{WITH_SCRYPT("{}"), C "ScryptObject.N is 0, not a power of two of at least 1024"},
+		{WITH_SCRYPT("null"), C "ScryptObject.N is 0, not a power of two of at least 1024"},
+		{WITH_SCRYPT(S("1000", "8", "1", "32")),
+		 C "ScryptObject.N is 1000, not a power of two of at least 1024"},
+		{WITH_SCRYPT(S("512", "8", "1", "32")),
+		 C "ScryptObject.N is 512, not a power of two of at least 1024"},
+		{WITH_SCRYPT(S("1025", "8", "1", "32")),
+		 C "ScryptObject.N is 1025, not a power of two of at least 1024"},
+		{WITH_SCRYPT(S("-1024", "8", "1", "32")),
+		 C "ScryptObject.N is -1024, not between 0 and 9223372036854775807"},
+		{WITH_SCRYPT(S("1024.0", "8", "1", "32")), C "ScryptObject.N is not a whole number"},
+		{WITH_SCRYPT(S("1e4", "8", "1", "32")), C "ScryptObject.N is not a whole number"},
+		{WITH_SCRYPT(S("1024", "7", "1", "32")), C "ScryptObject.R is 7, less than 8"},
+		{WITH_SCRYPT(S("1024", "8", "0", "32")), C "ScryptObject.P is 0, less than 1"},
+		{WITH_SCRYPT(S("1024", "8", "1", "16")), C "ScryptObject.KeyLen is 16, not 32"},
+		{WITH_SCRYPT(S("1024", "8", "1", "64")), C "ScryptObject.KeyLen is 64, not 32"},
+		{WITH_SCRYPT(S("1024", "32768", "32768", "32")), too_large},
+		{WITH_SCRYPT(S("4611686018427387904", "8", "1", "32")), too_large},
+		{WITH_SCRYPT(S("18014398509481984", "8", "1", "32")), too_large},
+		{WITH_SCRYPT(S("1024", "4294967296", "1", "32")),
+		 C "ScryptObject.R is 4294967296, not between 0 and 4294967295"},
+		{WITH_SCRYPT("{\"Salt\":\"AAAA\",\"N\":1024,\"R\":8,\"P\":1,\"KeyLen\":32}"),
+		 C "ScryptObject.Salt is 3 bytes, less than 32"},
+		{WITH_SCRYPT("{\"Salt\":7,\"N\":1024,\"R\":8,\"P\":1,\"KeyLen\":32}"),
+		 C "ScryptObject.Salt is not a string"},
+	};
+#undef S
+
+	assert_refused(table, ARRAY_SIZE(table), EXIT_STATUS_FAILED, -EINVAL);
+}
+
+static void test_illegal_flags(void **state)
+{
+#define F C "feature flags: "
+	static const struct refusal table[] = {
+		{WITH_FLAGS("\"HKDF\",\"XChaCha20Poly1305\",\"AESSIV\""),
+		 F "XChaCha20Poly1305 and AESSIV exclude each other"},
+		{WITH_FLAGS(FLAGS ",\"XChaCha20Poly1305\""),
+		 F "XChaCha20Poly1305 and GCMIV128 exclude each other"},
+		{WITH_FLAGS("\"XChaCha20Poly1305\""), F "XChaCha20Poly1305 needs HKDF"},
+		{WITH_FLAGS("\"HKDF\",\"AESSIV\""), F "AESSIV needs GCMIV128"},
+		{WITH_FLAGS(""), F "AES-GCM needs GCMIV128 (volumes before gocryptfs 0.7 lack it)"},
+		{WITH_FLAGS("\"HKDF\",\"DirIV\",\"Raw64\""),
+		 F "AES-GCM needs GCMIV128 (volumes before gocryptfs 0.7 lack it)"},
+		{WITH_FLAGS("\"GCMIV128\",\"HKDF\",\"PlaintextNames\",\"EMENames\""),
+		 F "PlaintextNames and EMENames exclude each other"},
+		{WITH_FLAGS("\"GCMIV128\",\"HKDF\",\"PlaintextNames\",\"DirIV\""),
+		 F "PlaintextNames and DirIV exclude each other"},
+		{WITH_FLAGS("\"GCMIV128\",\"HKDF\",\"PlaintextNames\",\"LongNames\""),
+		 F "PlaintextNames and LongNames exclude each other"},
+		{WITH_FLAGS("\"GCMIV128\",\"HKDF\",\"PlaintextNames\",\"Raw64\""),
+		 F "PlaintextNames and Raw64 exclude each other"},
+		{CONFIG(KEY64, SCRYPT, "2", "\"GCMIV128\",\"HKDF\",\"PlaintextNames\",\"LongNameMax\"",
+			",\"LongNameMax\":100"),
+		 F "PlaintextNames and LongNameMax exclude each other"},
+	};
+#undef F
+
+	assert_refused(table, ARRAY_SIZE(table), EXIT_STATUS_FAILED, -EINVAL);
+}
+
+static void test_unsupported(void **state)
+{
+#define USES(flag) "volume uses the feature flag \"" flag "\", which this version does not support"
+	static const struct refusal table[] = {
+		{WITH_FLAGS(FLAGS ",\"AESSIV\""), USES("AESSIV")},
+		{WITH_FLAGS("\"HKDF\",\"XChaCha20Poly1305\",\"DirIV\",\"EMENames\",\"LongNames\",\"Raw64\""),
+		 USES("XChaCha20Poly1305")},
+		{WITH_FLAGS("\"HKDF\",\"GCMIV128\",\"PlaintextNames\""), USES("PlaintextNames")},
+		{CONFIG(KEY64, SCRYPT, "2", FLAGS ",\"LongNameMax\"", ",\"LongNameMax\":100"),
+		 USES("LongNameMax")},
+		{CONFIG(KEY64, SCRYPT, "2", FLAGS ",\"FIDO2\"", ",\"FIDO2\":{\"CredentialID\":\"\"}"),
+		 USES("FIDO2")},
+		{CONFIG(KEY60, SCRYPT, "2", "\"GCMIV128\",\"DirIV\",\"EMENames\",\"LongNames\"", ""),
+		 "volume lacks the feature flag \"HKDF\" (made by gocryptfs before 1.3), which this version "
+		 "needs"},
+		{WITH_FLAGS("\"HKDF\",\"GCMIV128\",\"EMENames\",\"LongNames\",\"Raw64\""),
+		 "volume lacks the feature flag \"DirIV\" (deterministic names), which this version needs"},
+		{WITH_FLAGS("\"HKDF\",\"GCMIV128\",\"DirIV\",\"EMENames\",\"LongNames\""),
+		 "volume lacks the feature flag \"Raw64\" (made by gocryptfs before 1.3), which this version "
+		 "needs"},
+	};
+#undef USES
+
+	assert_refused(table, ARRAY_SIZE(table), EXIT_STATUS_UNSUPPORTED, -EOPNOTSUPP);
+}
+
+/* Formatting what was parsed gives the file that gocryptfs wrote, byte for byte. */
+static void test_format(void **state)
+{
+	autofree char *text = NULL;
+	struct gcfs_config cfg;
+	size_t size;
+
+	parse_real(&cfg);
+	assert_int_equal(gcfs_config_format(&cfg, &text, &size), 0);
+	assert_string_equal(text, real);
+	assert_int_equal(size, strlen(real));
+}
+
+/* Every member at its longest, and a creator that needs escapes. */
+static void test_format_extremes(void **state)
+{
+	struct gcfs_config cfg = {.flags = (1 << 11) - 1,
+				  .long_name_max = 255,
+				  .encrypted_key_size = 64,
+				  .salt_size = 256,
+				  .scrypt_n = UINT64_C(1) << 62,
+				  .scrypt_r = UINT32_MAX,
+				  .scrypt_p = UINT32_MAX};
+	autofree char *text = NULL;
+	size_t size;
+
+	memset(cfg.creator, '"', sizeof(cfg.creator) - 1);
+	assert_int_equal(gcfs_config_format(&cfg, &text, &size), 0);
+	assert_int_equal(size, strlen(text));
+	assert_non_null(strstr(text, "\t\"Creator\": \"\\\"\\\""));
+	assert_non_null(strstr(text, "\t\t\"AESSIV\",\n\t\t\"FIDO2\"\n\t],\n\t\"LongNameMax\": 255\n}\n"));
+}
+
+static void test_create(void **state)
+{
+	autosecret struct secret *pass = secret_of_text("a new passphrase"), *master = NULL, *back = NULL,
+				 *wrong = secret_of_text("another one");
+	struct gcfs_config cfg, again, parsed;
+	struct error err = ERROR_NONE;
+	autofree char *text = NULL;
+	size_t size;
+
+	assert_int_equal(secret_new(GCFS_MASTER_KEY_SIZE, &master), 0);
+	assert_int_equal(crypto_random(secret_data(master), GCFS_MASTER_KEY_SIZE), 0);
+	assert_int_equal(gcfs_config_create(pass, master, 10, 1 << 20, &cfg, &err), 0);
+	assert_int_equal(gcfs_config_create(pass, master, 10, 1 << 20, &again, &err), 0);
+	assert_memory_not_equal(cfg.salt, again.salt, 32);
+	assert_memory_not_equal(cfg.encrypted_key, again.encrypted_key, 16);
+	assert_int_equal(gcfs_config_format(&cfg, &text, &size), 0);
+	assert_int_equal(gcfs_config_parse(text, size, &parsed, &err), 0);
+	assert_string_equal(parsed.creator, "ckrfs " CKRFS_VERSION);
+	assert_int_equal(parsed.scrypt_n, 1024);
+	assert_int_equal(gcfs_config_unwrap(&parsed, wrong, 1 << 20, &back, &err), -EKEYREJECTED);
+	assert_int_equal(gcfs_config_unwrap(&parsed, pass, 1 << 20, &back, &err), 0);
+	assert_true(secret_equal(master, back));
+}
+
+static void test_create_refuses(void **state)
+{
+	autosecret struct secret *pass = secret_of_text("p"), *master = NULL, *small = NULL, *large = NULL;
+	struct error err = ERROR_NONE;
+	struct gcfs_config cfg;
+
+	assert_int_equal(secret_new(GCFS_MASTER_KEY_SIZE, &master), 0);
+	assert_int_equal(secret_new(16, &small), 0);
+	assert_int_equal(secret_new(GCFS_PASSPHRASE_MAX + 1, &large), 0);
+	assert_int_equal(gcfs_config_create(pass, master, 9, 1 << 20, &cfg, &err), -EINVAL);
+	assert_string_equal(err.text, "scrypt cost is 2^9, not 2^10 to 2^28");
+	assert_int_equal(gcfs_config_create(pass, master, 29, 1 << 20, &cfg, &err), -EINVAL);
+	assert_int_equal(gcfs_config_create(pass, small, 10, 1 << 20, &cfg, &err), -EINVAL);
+	assert_string_equal(err.text, "a master key has 32 bytes, not 16");
+	assert_int_equal(gcfs_config_create(large, master, 10, 1 << 20, &cfg, &err), -EINVAL);
+	assert_string_equal(err.text, "passphrase is 2049 bytes long; gocryptfs takes at most 2048");
+	assert_int_equal(gcfs_config_create(pass, master, 11, 1 << 20, &cfg, &err), -ENOMEM);
+	assert_int_equal(err.status, EXIT_STATUS_UNSUPPORTED);
+}
+
+/* HKDF-SHA256 of key 00..1f, computed with another implementation (Python's hmac). */
+static void test_identifier(void **state)
+{
+	autosecret struct secret *master = NULL;
+	char id[33];
+
+	assert_int_equal(secret_new(GCFS_MASTER_KEY_SIZE, &master), 0);
+	for (int i = 0; i < GCFS_MASTER_KEY_SIZE; i++)
+		secret_data(master)[i] = (uint8_t)i;
+	assert_int_equal(gcfs_key_identifier(master, id), 0);
+	assert_string_equal(id, "f202e88d812529206bc6a75dd985fac7");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_real),
+		cmocka_unit_test(test_unwrap_old),
+		cmocka_unit_test(test_wrong_passphrase),
+		cmocka_unit_test(test_damaged_key),
+		cmocka_unit_test(test_scrypt_memory),
+		cmocka_unit_test(test_accepted),
+		cmocka_unit_test(test_refused_json),
+		cmocka_unit_test(test_refused_bytes),
+		cmocka_unit_test(test_refused_members),
+		cmocka_unit_test(test_refused_scrypt),
+		cmocka_unit_test(test_illegal_flags),
+		cmocka_unit_test(test_unsupported),
+		cmocka_unit_test(test_format),
+		cmocka_unit_test(test_format_extremes),
+		cmocka_unit_test(test_create),
+		cmocka_unit_test(test_create_refuses),
+		cmocka_unit_test(test_identifier),
+	};
+
+	if (crypto_init() < 0)
+		return 1;
+	return cmocka_run_group_tests_name("gcfs_config", tests, NULL, NULL);
+}
