@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: MIT */
+/* The format `gocryptfs`, its life: opening, the volume key, making a new volume. Byte compatible with
+ * gocryptfs v2 volumes. */
+#include "format_gocryptfs.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "crypto.h"
+#include "store.h"
+
+enum { NAMES_TO_TRY = 64, DENTS_SIZE = 32768, RAW_KEY_LOG_N = 10, DEFAULT_LOG_N = 16 };
+
+static void gocryptfs_free(void *state)
+{
+	struct gocryptfs *g = state;
+
+	if (!g)
+		return;
+	secret_free(g->master);
+	gcfs_names_free(g->names);
+	gcfs_content_free(g->content);
+	free(g);
+}
+
+/* The text of gocryptfs.conf, malloc'ed. */
+static int read_config(int root_fd, char **ret_text, size_t *ret_size, struct error *err)
+{
+	autofree char *text = malloc(GCFS_CONFIG_MAX + 1);
+	ssize_t n;
+
+	if (!text)
+		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "cannot read " GCFS_CONF_FILE);
+	n = store_read_file(root_fd, GCFS_CONF_FILE, text, GCFS_CONFIG_MAX + 1);
+	if (n == -ENOENT) {
+		error_set(err, -ENOENT, EXIT_STATUS_FAILED,
+			  "not a gocryptfs volume: it has no " GCFS_CONF_FILE);
+		error_hint(err, "ckrfs init DIRECTORY --key SCHEME:BODY");
+		return -ENOENT;
+	}
+	if (n == -EINVAL || n == -ELOOP)
+		return error_set(err, -EINVAL, EXIT_STATUS_FAILED, GCFS_CONF_FILE " is not a regular file");
+	if (n < 0)
+		return error_errno(err, (int)n, EXIT_STATUS_FAILED, "cannot read " GCFS_CONF_FILE);
+	if (n > GCFS_CONFIG_MAX)
+		return error_set(err, -EFBIG, EXIT_STATUS_FAILED, GCFS_CONF_FILE " is larger than %d bytes",
+				 GCFS_CONFIG_MAX);
+	*ret_text = steal_ptr(&text);
+	*ret_size = (size_t)n;
+	return 0;
+}
+
+static int gocryptfs_open(const struct format_params *params, void **ret_state, struct error *err)
+{
+	autofree char *text = NULL;
+	struct gocryptfs *g;
+	size_t size = 0;
+	int r;
+
+	r = read_config(params->root_fd, &text, &size, err);
+	if (r < 0)
+		return r;
+	g = calloc(1, sizeof(*g));
+	if (!g)
+		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "cannot open the volume");
+	r = gcfs_config_parse(text, size, &g->config, err);
+	if (r < 0) {
+		gocryptfs_free(g);
+		return r;
+	}
+	g->root_fd = params->root_fd;
+	g->scrypt_memory = params->scrypt_memory;
+	*ret_state = g;
+	return 0;
+}
+
+/* The encrypted text of a directory entry, for what is an encrypted name at all. */
+static bool entry_text(struct gcfs_names *names, int dir_fd, const char *disk,
+		       char text[GCFS_NAME_TEXT_MAX + 1])
+{
+	char file[NAME_MAX + sizeof(GCFS_LONG_SUFFIX)];
+	ssize_t n;
+
+	switch (gcfs_name_kind(names, disk, true)) {
+	case GCFS_NAME_ORDINARY:
+		snprintf(text, GCFS_NAME_TEXT_MAX + 1, "%s", disk);
+		return true;
+	case GCFS_NAME_LONG:
+		snprintf(file, sizeof(file), "%s" GCFS_LONG_SUFFIX, disk);
+		n = store_read_file(dir_fd, file, text, GCFS_NAME_TEXT_MAX);
+		if (n <= 0)
+			return false;
+		text[n] = '\0';
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Counts the encrypted names of an open directory that names can and cannot decrypt, until one is good or
+ * enough were bad. */
+static void try_names(struct gcfs_names *names, int dir_fd, const uint8_t iv[GCFS_IV_SIZE],
+		      unsigned *ret_good, unsigned *ret_bad)
+{
+	autodir DIR *dir = NULL;
+	char text[GCFS_NAME_TEXT_MAX + 1], name[NAME_MAX + 1];
+	struct dirent *e;
+	int fd = store_open_dir(dir_fd, ".");
+
+	*ret_good = *ret_bad = 0;
+	if (fd < 0)
+		return;
+	dir = fdopendir(fd);
+	if (!dir) {
+		close(fd);
+		return;
+	}
+	while (!*ret_good && *ret_bad < NAMES_TO_TRY && (e = readdir(dir))) {
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
+		    !entry_text(names, dir_fd, e->d_name, text))
+			continue;
+		if (gcfs_name_decrypt(names, iv, text, name) == 0)
+			(*ret_good)++;
+		else
+			(*ret_bad)++;
+	}
+}
+
+/*
+ * A master key that is given itself cannot be checked against the config, whose tag belongs to the
+ * passphrase. But with the wrong one no name in the root decrypts; without this check files would be written
+ * that nobody else can read. An empty volume takes any key.
+ */
+static int check_master(struct gocryptfs *g, const struct secret *master, struct error *err)
+{
+	struct gcfs_names *names = NULL;
+	uint8_t iv[GCFS_IV_SIZE];
+	unsigned good, bad;
+	const char *why;
+	int r = gcfs_names_new(master, g->config.flags, g->config.long_name_max, &names);
+
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot check the master key");
+	r = gocryptfs_read_iv(g->root_fd, iv, &why);
+	if (r < 0) {
+		error_set(err, r, EXIT_STATUS_FAILED, "the volume's root directory is damaged: %s", why);
+		goto out;
+	}
+	try_names(names, g->root_fd, iv, &good, &bad);
+	if (bad && !good)
+		r = error_set(err, -EKEYREJECTED, EXIT_STATUS_WRONG_KEY,
+			      "wrong key: it decrypts no name in the volume's root directory");
+out:
+	gcfs_names_free(names);
+	return r;
+}
+
+static int gocryptfs_unlock(void *state, struct key *key, struct error *err)
+{
+	struct gocryptfs *g = state;
+	autosecret struct secret *master = NULL;
+	int r;
+
+	if (key->passphrase) {
+		r = gcfs_config_unwrap(&g->config, key->bytes, g->scrypt_memory, &master, err);
+		secret_free(steal_ptr(&key->bytes));
+	} else if (secret_size(key->bytes) != GCFS_MASTER_KEY_SIZE) {
+		return error_set(
+			err, -EKEYREJECTED, EXIT_STATUS_WRONG_KEY,
+			"wrong key: a master key has %d bytes, not %zu (a passphrase needs ?fmt=pass)",
+			GCFS_MASTER_KEY_SIZE, secret_size(key->bytes));
+	} else {
+		master = steal_ptr(&key->bytes);
+		r = check_master(g, master, err);
+	}
+	if (r < 0)
+		return r;
+	r = gcfs_key_identifier(master, g->identifier);
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot compute the key identifier");
+	secret_free(g->master);
+	g->master = steal_ptr(&master);
+	return 0;
+}
+
+static const char *gocryptfs_key_identifier(const void *state)
+{
+	const struct gocryptfs *g = state;
+
+	return g->identifier[0] ? g->identifier : "-";
+}
+
+static int gocryptfs_start(struct format *f, struct error *err)
+{
+	struct gocryptfs *g = gocryptfs_of(f);
+	int r = gcfs_names_new(g->master, g->config.flags, g->config.long_name_max, &g->names);
+
+	if (r == 0)
+		r = gcfs_content_new(g->master, g->config.flags, &g->content);
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot derive the volume's keys");
+	secret_free(steal_ptr(&g->master));
+	return 0;
+}
+
+/* ---- making a volume ---- */
+
+static int check_empty(int root_fd, struct error *err)
+{
+	autodir DIR *dir = NULL;
+	struct dirent *e;
+	int fd = store_open_dir(root_fd, ".");
+
+	if (fd < 0)
+		return error_errno(err, fd, EXIT_STATUS_FAILED, "cannot open the directory");
+	dir = fdopendir(fd);
+	if (!dir) {
+		close(fd);
+		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "cannot read the directory");
+	}
+	errno = 0;
+	while ((e = readdir(dir)))
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+			return error_set(err, -ENOTEMPTY, EXIT_STATUS_FAILED,
+					 "the directory is not empty: it has \"%s\"", e->d_name);
+	if (errno)
+		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot read the directory");
+	return 0;
+}
+
+/* A volume made with a raw key: the key is the master key, and its 64 hexadecimal digits are the passphrase
+ * of gocryptfs.conf, so that gocryptfs can open it too. Stretching adds nothing to 256 random bits: the
+ * lowest cost is right. */
+static int hex_passphrase(const struct secret *key, struct secret **ret)
+{
+	static const char digits[] = "0123456789abcdef";
+	int r = secret_new(secret_size(key) * 2, ret);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < secret_size(key); i++) {
+		secret_data(*ret)[2 * i] = (uint8_t)digits[secret_data(key)[i] >> 4];
+		secret_data(*ret)[2 * i + 1] = (uint8_t)digits[secret_data(key)[i] & 15];
+	}
+	return 0;
+}
+
+static int make_config(const struct key *key, unsigned log_n, uint64_t scrypt_memory,
+		       struct gcfs_config *ret_config, struct error *err)
+{
+	autosecret struct secret *master = NULL, *hex = NULL;
+	const struct secret *passphrase = key->bytes;
+	int r;
+
+	if (key->passphrase) {
+		r = secret_new(GCFS_MASTER_KEY_SIZE, &master);
+		if (r == 0)
+			r = crypto_random(secret_data(master), GCFS_MASTER_KEY_SIZE);
+	} else if (secret_size(key->bytes) != GCFS_MASTER_KEY_SIZE) {
+		return error_set(err, -EINVAL, EXIT_STATUS_WRONG_KEY, "a master key has %d bytes, not %zu",
+				 GCFS_MASTER_KEY_SIZE, secret_size(key->bytes));
+	} else {
+		r = secret_new_from(secret_data(key->bytes), GCFS_MASTER_KEY_SIZE, &master);
+		if (r == 0)
+			r = hex_passphrase(key->bytes, &hex);
+		passphrase = hex;
+	}
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot make a master key");
+	if (!log_n)
+		log_n = key->passphrase ? DEFAULT_LOG_N : RAW_KEY_LOG_N;
+	return gcfs_config_create(passphrase, master, log_n, scrypt_memory, ret_config, err);
+}
+
+/* The config is complete on disk under another name before it appears under its own: a volume is there whole
+ * or not at all. */
+static int write_volume(int root_fd, const char *text, size_t size, struct error *err)
+{
+	uint8_t iv[GCFS_IV_SIZE] = {0};
+	int r = crypto_random(iv, sizeof(iv));
+
+	if (r == 0)
+		r = store_write_file(root_fd, GCFS_DIRIV_FILE, iv, sizeof(iv), 0444, true);
+	if (r == 0)
+		r = store_write_file(root_fd, GCFS_CONF_FILE ".tmp", text, size, 0400, true);
+	if (r == 0)
+		r = store_rename(root_fd, GCFS_CONF_FILE ".tmp", root_fd, GCFS_CONF_FILE, 0);
+	if (r == 0)
+		r = store_fsync(root_fd, false);
+	if (r < 0) {
+		store_unlink(root_fd, GCFS_CONF_FILE ".tmp");
+		store_unlink(root_fd, GCFS_DIRIV_FILE);
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot write the volume's files");
+	}
+	return 0;
+}
+
+static int gocryptfs_init(int root_fd, const struct key *key, unsigned log_n, uint64_t scrypt_memory,
+			  struct error *err)
+{
+	autofree char *text = NULL;
+	autofd int fd = -1;
+	struct gcfs_config config = {0};
+	size_t size;
+	int r = check_empty(root_fd, err);
+
+	if (r < 0)
+		return r;
+	fd = store_open_dir(root_fd, ".");
+	if (fd < 0)
+		return error_errno(err, fd, EXIT_STATUS_FAILED, "cannot open the directory");
+	r = make_config(key, log_n, scrypt_memory, &config, err);
+	if (r < 0)
+		return r;
+	r = gcfs_config_format(&config, &text, &size);
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot write " GCFS_CONF_FILE);
+	return write_volume(fd, text, size, err);
+}
+
+const struct format_ops format_gocryptfs_ops = {
+	.name = "gocryptfs",
+	.needs_key = true,
+	.owns_content = true,
+	.open = gocryptfs_open,
+	.unlock = gocryptfs_unlock,
+	.start = gocryptfs_start,
+	.free = gocryptfs_free,
+	.init = gocryptfs_init,
+	.key_identifier = gocryptfs_key_identifier,
+	.dir_iv = gocryptfs_dir_iv,
+	.name_encode = gocryptfs_name_encode,
+	.name_decode = gocryptfs_name_decode,
+	.attr = gocryptfs_attr,
+	.create = gocryptfs_create,
+	.mknod = gocryptfs_mknod,
+	.mkdir = gocryptfs_mkdir,
+	.symlink = gocryptfs_symlink,
+	.link = gocryptfs_link,
+	.unlink = gocryptfs_unlink,
+	.rmdir = gocryptfs_rmdir,
+	.rename = gocryptfs_rename,
+	.readlink = gocryptfs_readlink,
+	.read = gocryptfs_read,
+	.write = gocryptfs_write,
+	.truncate = gocryptfs_truncate,
+	.fallocate = gocryptfs_fallocate,
+	.seek = gocryptfs_seek,
+	.getxattr = gocryptfs_getxattr,
+	.listxattr = gocryptfs_listxattr,
+	.setxattr = gocryptfs_setxattr,
+	.removexattr = gocryptfs_removexattr,
+};

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of the format `gocryptfs` share: format_gocryptfs.c (life), _dir.c (names and directories),
+ * _file.c (contents), _xattr.c. */
+#ifndef CKRFS_FORMAT_GOCRYPTFS_H
+#define CKRFS_FORMAT_GOCRYPTFS_H
+
+#include "format_impl.h"
+#include "gcfs_config.h"
+#include "gcfs_content.h"
+#include "gcfs_names.h"
+
+struct gocryptfs {
+	struct gcfs_config config;
+	int root_fd; /* borrowed */
+	uint64_t scrypt_memory;
+	struct secret *master; /* between unlock and start */
+	char identifier[33];
+	struct gcfs_names *names; /* from start on */
+	struct gcfs_content *content;
+};
+
+static inline struct gocryptfs *gocryptfs_of(const struct format *f)
+{
+	return f->state;
+}
+
+/* The directory's IV; -EIO where it is missing or damaged, *ret_why says how. */
+int gocryptfs_read_iv(int dir_fd, uint8_t ret_iv[GCFS_IV_SIZE], const char **ret_why);
+
+void gocryptfs_attr(struct format *f, int fd, struct stat *st);
+int gocryptfs_dir_iv(struct format *f, int dir_fd, uint8_t ret_iv[16]);
+int gocryptfs_name_encode(struct format *f, const struct format_dir *dir, const char *name,
+			  struct format_name *ret);
+int gocryptfs_name_decode(struct format *f, const struct format_dir *dir, const char *disk, char *ret_name);
+int gocryptfs_create(struct format *f, const struct format_dir *dir, const struct format_name *name,
+		     int flags, mode_t mode);
+int gocryptfs_mknod(struct format *f, const struct format_dir *dir, const struct format_name *name,
+		    mode_t mode, dev_t rdev);
+int gocryptfs_mkdir(struct format *f, const struct format_dir *dir, const struct format_name *name,
+		    mode_t mode);
+int gocryptfs_symlink(struct format *f, const char *target, const struct format_dir *dir,
+		      const struct format_name *name);
+int gocryptfs_link(struct format *f, int fd, const struct format_dir *dir, const struct format_name *name);
+int gocryptfs_unlink(struct format *f, const struct format_dir *dir, const struct format_name *name);
+int gocryptfs_rmdir(struct format *f, const struct format_dir *dir, const struct format_name *name);
+int gocryptfs_rename(struct format *f, const struct format_dir *dir, const struct format_name *name,
+		     const struct format_dir *new_dir, const struct format_name *new_name, unsigned flags);
+int gocryptfs_readlink(struct format *f, int fd, char *ret_target, size_t size);
+
+ssize_t gocryptfs_read(struct format *f, struct format_file *file, struct format_io *io, size_t size,
+		       uint64_t offset, const uint8_t **ret_data);
+ssize_t gocryptfs_write(struct format *f, struct format_file *file, struct format_io *io, const void *buf,
+			size_t size, uint64_t offset);
+int gocryptfs_truncate(struct format *f, struct format_file *file, struct format_io *io, uint64_t size);
+int gocryptfs_fallocate(struct format *f, struct format_file *file, struct format_io *io, int mode,
+			uint64_t offset, uint64_t length);
+int gocryptfs_seek(struct format *f, struct format_file *file, uint64_t offset, int whence,
+		   uint64_t *ret_offset);
+
+ssize_t gocryptfs_getxattr(struct format *f, int fd, const char *name, void *buf, size_t size);
+ssize_t gocryptfs_listxattr(struct format *f, int fd, char *buf, size_t size);
+int gocryptfs_setxattr(struct format *f, int fd, const char *name, const void *value, size_t size, int flags);
+int gocryptfs_removexattr(struct format *f, int fd, const char *name);
+
+#endif

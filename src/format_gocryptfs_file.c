@@ -1,0 +1,557 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The format `gocryptfs`: contents of files. A block is rewritten as a whole, with a new IV; what must not
+ * happen is that old data is lost because the disk filled up in the middle of it. So blocks that exist
+ * already are only written where their space is certain (write_run()), and what was appended in vain is cut
+ * off again.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "format_gocryptfs.h"
+#include "store.h"
+#include "util.h"
+
+/* One change or question of a file, its lock held. */
+struct access {
+	struct format *f;
+	struct gocryptfs *g;
+	struct format_file *file;
+	struct format_io *io;
+	size_t overhead;
+	uint64_t disk_size, size; /* ciphertext, plaintext bytes */
+	bool sparse;              /* the lower may have holes in it */
+	bool new_header;          /* io->disk begins with a header that is not on disk yet */
+};
+
+static size_t disk_block(const struct access *a)
+{
+	return GCFS_BLOCK + a->overhead;
+}
+
+static void report_block(const struct access *a, uint64_t block)
+{
+	char what[80];
+
+	snprintf(what, sizeof(what), "block %llu of a file is damaged; it cannot be read",
+		 (unsigned long long)block);
+	format_report(a->f, a->file->fd, NULL, what);
+}
+
+static int take_header(struct access *a, const uint8_t *header)
+{
+	int r = gcfs_header_parse(header, a->file->id);
+
+	if (r < 0) {
+		format_report(a->f, a->file->fd, NULL, "the header of a file is damaged; it cannot be read");
+		return -EIO;
+	}
+	a->file->id_known = true;
+	return 0;
+}
+
+/* Sizes and ID of the file; needs the lock for writing unless the ID is known. */
+static int access_begin(struct access *a, struct format *f, struct format_file *file, struct format_io *io)
+{
+	uint8_t header[GCFS_HEADER];
+	struct stat st;
+	ssize_t n;
+	int r = store_stat_fd(file->fd, &st);
+
+	if (r < 0)
+		return r;
+	*a = (struct access){.f = f, .g = gocryptfs_of(f), .file = file, .io = io};
+	a->overhead = gcfs_overhead(a->g->content);
+	a->disk_size = (uint64_t)st.st_size;
+	a->size = gcfs_plain_size(a->g->content, a->disk_size);
+	a->sparse = (uint64_t)st.st_blocks * 512 < a->disk_size;
+	if (a->disk_size <= GCFS_HEADER || file->id_known)
+		return 0;
+	n = store_pread(file->fd, header, sizeof(header), 0);
+	if (n < 0)
+		return (int)n;
+	return n == sizeof(header) ? take_header(a, header) : -EIO;
+}
+
+/* ---- reading ---- */
+
+/* Decrypts size bytes of whole blocks, the first one being number first, to io->plain. */
+static ssize_t decrypt(struct access *a, uint64_t first, const uint8_t *disk, size_t size)
+{
+	size_t plain = 0;
+	uint64_t bad = first;
+	int r = gcfs_decrypt_blocks(a->g->content, a->file->id, first, disk, size, a->io->plain, &plain,
+				    &bad);
+
+	if (r == -EBADMSG) {
+		report_block(a, bad);
+		return -EIO;
+	}
+	return r < 0 ? r : (ssize_t)plain;
+}
+
+/* The first read of a file that begins at its first block gets the header along. */
+static ssize_t read_with_header(struct access *a, size_t size)
+{
+	ssize_t n = store_pread(a->file->fd, a->io->disk, GCFS_HEADER + size, 0);
+	int r;
+
+	if (n <= GCFS_HEADER)
+		return n < 0 ? n : 0;
+	r = take_header(a, a->io->disk);
+	return r < 0 ? r : decrypt(a, 0, a->io->disk + GCFS_HEADER, (size_t)n - GCFS_HEADER);
+}
+
+static ssize_t read_blocks(struct access *a, uint64_t first, uint64_t count)
+{
+	size_t size = count * disk_block(a);
+	uint8_t header[GCFS_HEADER + 1];
+	ssize_t n;
+	int r;
+
+	if (!a->file->id_known) {
+		if (first == 0)
+			return read_with_header(a, size);
+		n = store_pread(a->file->fd, header, sizeof(header), 0);
+		if (n <= GCFS_HEADER)
+			return n < 0 ? n : 0;
+		r = take_header(a, header);
+		if (r < 0)
+			return r;
+	}
+	n = store_pread(a->file->fd, a->io->disk, size, gcfs_block_offset(first, a->overhead));
+	return n <= 0 ? n : decrypt(a, first, a->io->disk, (size_t)n);
+}
+
+/* Shared among readers once the ID is known, which the first one has to find out alone. */
+static void lock_for_read(struct format_file *file)
+{
+	pthread_rwlock_rdlock(&file->lock);
+	if (file->id_known)
+		return;
+	pthread_rwlock_unlock(&file->lock);
+	pthread_rwlock_wrlock(&file->lock);
+}
+
+ssize_t gocryptfs_read(struct format *f, struct format_file *file, struct format_io *io, size_t size,
+		       uint64_t offset, const uint8_t **ret_data)
+{
+	struct access a = {.f = f, .g = gocryptfs_of(f), .file = file, .io = io};
+	uint64_t first = offset / GCFS_BLOCK;
+	size_t skip = offset % GCFS_BLOCK;
+	ssize_t n;
+
+	if (!size)
+		return 0;
+	a.overhead = gcfs_overhead(a.g->content);
+	lock_for_read(file);
+	n = read_blocks(&a, first, (offset + size - 1) / GCFS_BLOCK - first + 1);
+	pthread_rwlock_unlock(&file->lock);
+	if (n < 0)
+		return n;
+	*ret_data = io->plain + skip;
+	return (size_t)n <= skip ? 0 : (ssize_t)min_u64((size_t)n - skip, size);
+}
+
+/* ---- writing ---- */
+
+/* Plaintext bytes that the file has in a block now. */
+static size_t block_length(const struct access *a, uint64_t block)
+{
+	uint64_t start = block * GCFS_BLOCK;
+
+	return start >= a->size ? 0 : (size_t)min_u64(a->size - start, GCFS_BLOCK);
+}
+
+/* The old plaintext of one block. */
+static int read_block(struct access *a, uint64_t block, uint8_t plain[GCFS_BLOCK])
+{
+	uint8_t disk[GCFS_BLOCK + GCFS_OVERHEAD_MAX];
+	size_t size, want = block_length(a, block);
+	uint64_t bad;
+	ssize_t n = store_pread(a->file->fd, disk, disk_block(a), gcfs_block_offset(block, a->overhead));
+	int r;
+
+	if (n < 0)
+		return (int)n;
+	r = gcfs_decrypt_blocks(a->g->content, a->file->id, block, disk, (size_t)n, plain, &size, &bad);
+	if (r == -EBADMSG || (r == 0 && size != want)) {
+		report_block(a, block);
+		return -EIO;
+	}
+	return r;
+}
+
+/*
+ * What a block is after n bytes of buf at from: the old bytes around them, zeros where there were none.
+ * Returns its length. plain may be where buf points to only if nothing else is needed.
+ */
+static ssize_t merge_block(struct access *a, uint64_t block, size_t from, const uint8_t *buf, size_t n,
+			   uint8_t plain[GCFS_BLOCK])
+{
+	size_t old = block_length(a, block);
+
+	if (old && (from > 0 || n < old)) {
+		int r = read_block(a, block, plain);
+
+		if (r < 0)
+			return r;
+	} else {
+		old = 0;
+	}
+	if (from > old)
+		memset(plain + old, 0, from - old);
+	memcpy(plain + from, buf, n);
+	return (ssize_t)max_u64(old, from + n);
+}
+
+/* A file that had nothing gets its header in front of the first run. */
+static int prepare_header(struct access *a)
+{
+	int r;
+
+	if (a->disk_size > GCFS_HEADER)
+		return 0;
+	r = gcfs_header_new(a->io->disk);
+	if (r == 0)
+		r = gcfs_header_parse(a->io->disk, a->file->id);
+	if (r < 0)
+		return r;
+	/* Known once it is on disk: header_written(). */
+	a->file->id_known = false;
+	a->new_header = true;
+	return 0;
+}
+
+static void header_written(struct access *a)
+{
+	a->new_header = false;
+	a->file->id_known = true;
+}
+
+/* Is there room for these bytes of the ciphertext, before anything that exists is overwritten? */
+static int reserve(struct access *a, uint64_t start, size_t size)
+{
+	int r;
+
+	/* Behind the end nothing can be lost, and what is allocated stays so. */
+	if (start >= a->disk_size || (start + size <= a->disk_size && !a->sparse))
+		return 0;
+	r = store_fallocate(a->file->fd, FALLOC_FL_KEEP_SIZE, start, size);
+	return r == -EOPNOTSUPP || r == -ENOSYS ? 0 : r;
+}
+
+/* The disk filled up behind the old end: what came after the last whole block goes. Bytes of blocks that
+ * stay. */
+static size_t cut_off(struct access *a, uint64_t start, size_t written)
+{
+	size_t blocks = written / disk_block(a) * disk_block(a);
+	uint64_t end = blocks ? start + blocks : a->disk_size;
+
+	/* If this fails too, the block that was cut is damaged at the end of the file; what was there before
+	 * is not. */
+	store_truncate(a->file->fd, end);
+	return blocks;
+}
+
+/*
+ * Writes size bytes of encrypted blocks, which stand in io->disk behind room for a header; the first block is
+ * number first. Returns how many bytes of whole blocks are on disk: all, or fewer when the disk filled up
+ * behind the end of the file.
+ */
+static ssize_t write_run(struct access *a, uint64_t first, size_t size)
+{
+	uint64_t start = gcfs_block_offset(first, a->overhead);
+	size_t header = a->new_header && first == 0 ? GCFS_HEADER : 0;
+	ssize_t n;
+	int r = reserve(a, start, size);
+
+	if (r < 0)
+		return r;
+	if (a->new_header && first != 0) {
+		n = store_pwrite(a->file->fd, a->io->disk, GCFS_HEADER, 0);
+		if (n != GCFS_HEADER) {
+			store_truncate(a->file->fd, 0);
+			return n < 0 ? n : -ENOSPC;
+		}
+		header_written(a);
+	}
+	n = store_pwrite(a->file->fd, a->io->disk + GCFS_HEADER - header, size + header, start - header);
+	if (n == (ssize_t)(size + header)) {
+		if (header)
+			header_written(a);
+		return (ssize_t)size;
+	}
+	if (start < a->disk_size)
+		return n < 0 ? n : -ENOSPC;
+	if (n >= 0 && header)
+		n = n > GCFS_HEADER ? n - GCFS_HEADER : 0;
+	size = cut_off(a, start, n > 0 ? (size_t)n : 0);
+	if (size && header)
+		header_written(a);
+	return size ? (ssize_t)size : n < 0 ? n : -ENOSPC;
+}
+
+/* Where the next block goes in io->disk. */
+struct run {
+	uint8_t *out;
+};
+
+static int run_add(struct access *a, struct run *run, uint64_t block, const uint8_t *plain, size_t size)
+{
+	size_t n = 0;
+	int r = gcfs_encrypt_blocks(a->g->content, a->file->id, block, plain, size, run->out, &n);
+
+	run->out += n;
+	return r;
+}
+
+static int run_add_merged(struct access *a, struct run *run, uint64_t block, size_t from, const uint8_t *buf,
+			  size_t size)
+{
+	ssize_t n = merge_block(a, block, from, buf, size, a->io->plain);
+
+	return n < 0 ? (int)n : run_add(a, run, block, a->io->plain, (size_t)n);
+}
+
+/* Encrypts the blocks that buf touches. */
+static int run_fill(struct access *a, struct run *run, const uint8_t *buf, size_t size, uint64_t offset)
+{
+	uint64_t block = offset / GCFS_BLOCK;
+	size_t skip = offset % GCFS_BLOCK, n;
+	int r;
+
+	if (skip || size < GCFS_BLOCK) {
+		n = (size_t)min_u64(GCFS_BLOCK - skip, size);
+		r = run_add_merged(a, run, block++, skip, buf, n);
+		if (r < 0)
+			return r;
+		buf += n;
+		size -= n;
+	}
+	n = size / GCFS_BLOCK * GCFS_BLOCK;
+	if (n) {
+		r = run_add(a, run, block, buf, n);
+		if (r < 0)
+			return r;
+		block += n / GCFS_BLOCK;
+		buf += n;
+		size -= n;
+	}
+	return size ? run_add_merged(a, run, block, 0, buf, size) : 0;
+}
+
+static ssize_t write_at(struct access *a, const uint8_t *buf, size_t size, uint64_t offset)
+{
+	struct run run = {a->io->disk + GCFS_HEADER};
+	uint64_t first = offset / GCFS_BLOCK, end;
+	ssize_t n, want;
+	int r = prepare_header(a);
+
+	if (r == 0)
+		r = run_fill(a, &run, buf, size, offset);
+	if (r < 0)
+		return r;
+	want = run.out - (a->io->disk + GCFS_HEADER);
+	n = write_run(a, first, (size_t)want);
+	if (n < 0 || n == want)
+		return n < 0 ? n : (ssize_t)size;
+	end = (first + (size_t)n / disk_block(a)) * GCFS_BLOCK;
+	return end > offset ? (ssize_t)(end - offset) : -ENOSPC;
+}
+
+/* A last block that is to have others behind it must be whole: a partial one is never followed by a hole. */
+static int pad_last(struct access *a, uint64_t offset)
+{
+	static const uint8_t zero;
+	uint64_t last;
+	ssize_t n;
+
+	if (a->size % GCFS_BLOCK == 0 || offset / GCFS_BLOCK <= (a->size - 1) / GCFS_BLOCK)
+		return 0;
+	last = (a->size - 1) / GCFS_BLOCK;
+	n = write_at(a, &zero, 1, last * GCFS_BLOCK + GCFS_BLOCK - 1);
+	if (n < 0)
+		return (int)n;
+	a->size = (last + 1) * GCFS_BLOCK;
+	a->disk_size = gcfs_block_offset(last + 1, a->overhead);
+	return 0;
+}
+
+ssize_t gocryptfs_write(struct format *f, struct format_file *file, struct format_io *io, const void *buf,
+			size_t size, uint64_t offset)
+{
+	struct access a;
+	uint64_t end;
+	ssize_t n;
+
+	pthread_rwlock_wrlock(&file->lock);
+	n = access_begin(&a, f, file, io);
+	if (n == 0)
+		n = gcfs_cipher_size(a.g->content, offset + size, &end);
+	if (n == 0)
+		n = pad_last(&a, offset);
+	if (n == 0)
+		n = write_at(&a, buf, size, offset);
+	pthread_rwlock_unlock(&file->lock);
+	return n;
+}
+
+/* ---- sizes ---- */
+
+static int shrink(struct access *a, uint64_t size)
+{
+	struct run run = {a->io->disk + GCFS_HEADER};
+	uint64_t block = size / GCFS_BLOCK, disk_size;
+	size_t keep = size % GCFS_BLOCK;
+	ssize_t n;
+	int r;
+
+	/* The kept head of the last block goes to its place before the rest is cut off: that needs no new
+	 * space. */
+	if (keep) {
+		r = read_block(a, block, a->io->plain);
+		if (r == 0)
+			r = run_add(a, &run, block, a->io->plain, keep);
+		if (r < 0)
+			return r;
+		n = write_run(a, block, (size_t)(run.out - (a->io->disk + GCFS_HEADER)));
+		if (n < 0)
+			return (int)n;
+	}
+	r = gcfs_cipher_size(a->g->content, size, &disk_size);
+	return r < 0 ? r : store_truncate(a->file->fd, disk_size);
+}
+
+static int grow(struct access *a, uint64_t size)
+{
+	static const uint8_t zero;
+	uint64_t disk_size;
+	ssize_t n;
+	int r = gcfs_cipher_size(a->g->content, size, &disk_size);
+
+	if (r == 0)
+		r = pad_last(a, size);
+	if (r < 0)
+		return r;
+	if (size % GCFS_BLOCK) {
+		n = write_at(a, &zero, 1, size - 1);
+		return n < 0 ? (int)n : 0;
+	}
+	r = prepare_header(a);
+	if (r == 0 && a->new_header) {
+		n = store_pwrite(a->file->fd, a->io->disk, GCFS_HEADER, 0);
+		if (n != GCFS_HEADER) {
+			store_truncate(a->file->fd, 0);
+			return n < 0 ? (int)n : -ENOSPC;
+		}
+		header_written(a);
+	}
+	return r < 0 ? r : store_truncate(a->file->fd, disk_size);
+}
+
+static int set_size(struct access *a, uint64_t size)
+{
+	int r;
+
+	if (size == 0) {
+		r = store_truncate(a->file->fd, 0);
+		if (r == 0)
+			a->file->id_known = false; /* the next write makes a new ID */
+		return r;
+	}
+	if (size == a->size)
+		return 0;
+	return size < a->size ? shrink(a, size) : grow(a, size);
+}
+
+int gocryptfs_truncate(struct format *f, struct format_file *file, struct format_io *io, uint64_t size)
+{
+	struct access a;
+	int r;
+
+	pthread_rwlock_wrlock(&file->lock);
+	/* A file whose header is damaged can still be emptied. */
+	r = access_begin(&a, f, file, io);
+	if (r == 0 || (r == -EIO && size == 0))
+		r = set_size(&a, size);
+	pthread_rwlock_unlock(&file->lock);
+	return r;
+}
+
+static int allocate(struct access *a, int mode, uint64_t offset, uint64_t length)
+{
+	uint64_t start, end;
+	int r = gcfs_cipher_size(a->g->content, offset + length, &end);
+
+	if (r < 0)
+		return r;
+	start = offset / GCFS_BLOCK ? gcfs_block_offset(offset / GCFS_BLOCK, a->overhead) : 0;
+	end = gcfs_block_offset((offset + length - 1) / GCFS_BLOCK + 1, a->overhead);
+	r = store_fallocate(a->file->fd, FALLOC_FL_KEEP_SIZE, start, end - start);
+	if (r == 0 && !(mode & FALLOC_FL_KEEP_SIZE) && offset + length > a->size)
+		r = grow(a, offset + length);
+	return r;
+}
+
+int gocryptfs_fallocate(struct format *f, struct format_file *file, struct format_io *io, int mode,
+			uint64_t offset, uint64_t length)
+{
+	struct access a;
+	int r;
+
+	if (mode & ~FALLOC_FL_KEEP_SIZE)
+		return -EOPNOTSUPP;
+	pthread_rwlock_wrlock(&file->lock);
+	r = access_begin(&a, f, file, io);
+	if (r == 0)
+		r = allocate(&a, mode, offset, length);
+	pthread_rwlock_unlock(&file->lock);
+	return r;
+}
+
+/*
+ * Blocks begin at odd places of the ciphertext, so that a hole of the lower ends or begins inside one: the
+ * first block that lies wholly behind the lower's answer is the first one of the kind asked for.
+ */
+static int seek_in(struct access *a, uint64_t offset, int whence, uint64_t *ret_offset)
+{
+	uint64_t at, start, block;
+	int r;
+
+	if (offset >= a->size)
+		return -ENXIO;
+	start = gcfs_block_offset(offset / GCFS_BLOCK, a->overhead);
+	r = store_seek(a->file->fd, start, whence, &at);
+	if (r < 0)
+		return r;
+	if (at <= start) {
+		*ret_offset = offset;
+		return 0;
+	}
+	block = (at - GCFS_HEADER + disk_block(a) - 1) / disk_block(a);
+	if (block * GCFS_BLOCK >= a->size && whence == SEEK_DATA)
+		return -ENXIO;
+	*ret_offset = min_u64(block * GCFS_BLOCK, a->size);
+	return 0;
+}
+
+int gocryptfs_seek(struct format *f, struct format_file *file, uint64_t offset, int whence,
+		   uint64_t *ret_offset)
+{
+	struct access a;
+	int r;
+
+	if (whence != SEEK_DATA && whence != SEEK_HOLE)
+		return -EINVAL;
+	lock_for_read(file);
+	r = access_begin(&a, f, file, NULL);
+	if (r == 0)
+		r = seek_in(&a, offset, whence, ret_offset);
+	pthread_rwlock_unlock(&file->lock);
+	return r;
+}
