@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: MIT */
+/* The fs layer: regular files. All handles of an inode share one open file of the lower, and with it one lock
+ * and one file ID. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "fs_impl.h"
+#include "store.h"
+
+/* ---- the inode's file ---- */
+
+/* Counts a use of the file if the inode has one. Lock held. */
+static struct format_file *file_count(struct node *node)
+{
+	if (node->private.file)
+		node->private.opens++;
+	return node->private.file;
+}
+
+struct format_file *fs_file_if_open(struct fs *fs, struct node *node)
+{
+	struct format_file *file = NULL;
+
+	if (!S_ISREG(node->type))
+		return NULL;
+	node_lock(fs->nodes);
+	file = file_count(node);
+	node_unlock(fs->nodes);
+	return file;
+}
+
+/* Makes file the inode's, unless it has one by now: then that is used, and file freed. */
+static struct format_file *file_install(struct fs *fs, struct node *node, struct format_file *file)
+{
+	struct format_file *there;
+
+	node_lock(fs->nodes);
+	there = file_count(node);
+	if (!there) {
+		node->private.file = file;
+		node->private.opens = 1;
+	}
+	node_unlock(fs->nodes);
+	if (!there)
+		return file;
+	format_file_free(file);
+	return there;
+}
+
+static int file_make_writable(struct fs *fs, struct node *node, struct format_file *file)
+{
+	int fd;
+
+	if (format_file_writable(file))
+		return 0;
+	fd = node_open(fs->nodes, node, O_RDWR);
+	if (fd < 0)
+		return fd;
+	format_file_upgrade(file, fd);
+	return 0;
+}
+
+int fs_file_get(struct fs *fs, struct node *node, bool writable, struct format_file **ret)
+{
+	struct format_file *file = fs_file_if_open(fs, node);
+	int fd, r;
+
+	if (!file) {
+		fd = node_open(fs->nodes, node,
+			       format_open_flags(fs->p.format, writable ? O_RDWR : O_RDONLY));
+		if (fd < 0)
+			return fd;
+		r = format_file_new(fs->p.format, fd, writable, &file);
+		if (r < 0)
+			return r;
+		file = file_install(fs, node, file);
+	}
+	r = writable ? file_make_writable(fs, node, file) : 0;
+	if (r < 0) {
+		fs_file_put(fs, node);
+		return r;
+	}
+	*ret = file;
+	return 0;
+}
+
+int fs_file_adopt(struct fs *fs, struct node *node, int fd, struct format_file **ret)
+{
+	struct format_file *file;
+	int r = format_file_new(fs->p.format, fd, true, &file);
+
+	if (r < 0)
+		return r;
+	file = file_install(fs, node, file);
+	r = file_make_writable(fs, node, file);
+	if (r < 0)
+		fs_file_put(fs, node);
+	else
+		*ret = file;
+	return r;
+}
+
+void fs_file_put(struct fs *fs, struct node *node)
+{
+	struct format_file *last = NULL;
+
+	node_lock(fs->nodes);
+	if (--node->private.opens == 0) {
+		last = node->private.file;
+		node->private.file = NULL;
+	}
+	node_unlock(fs->nodes);
+	format_file_free(last);
+}
+
+/* ---- opening ---- */
+
+static bool writes(int flags)
+{
+	return (flags & O_ACCMODE) != O_RDONLY;
+}
+
+/* A handle for the node, whose reference and file it takes over; on failure both are released. */
+static int handle_for_file(struct fs *fs, struct node *node, struct format_file *file,
+			   struct fuse_file_info *fi)
+{
+	struct fs_handle *h;
+	int r = fs_handle_new(fs, node, &h, &fi->fh);
+
+	if (r < 0) {
+		fs_file_put(fs, node);
+		node_put(fs->nodes, node);
+		return r;
+	}
+	h->file = file;
+	fi->keep_cache = fs->keep_cache;
+	return 0;
+}
+
+static int empty_file(struct fs *fs, struct format_file *file)
+{
+	struct format_io *io = fs_loop_io();
+	int r = io ? format_truncate(fs->p.format, file, io, 0) : -ENOMEM;
+
+	if (r == 0 && fs_transport_kills_suidgid()) {
+		r = fs_kill_suidgid(format_file_fd(file));
+		format_file_fd_done(file);
+	}
+	return r;
+}
+
+static int open_node(struct fs *fs, struct node *node, struct fuse_file_info *fi)
+{
+	bool writable = writes(fi->flags) || fi->flags & O_TRUNC;
+	struct format_file *file;
+	int r = fs_file_get(fs, node, writable, &file);
+
+	if (r == 0 && fi->flags & O_TRUNC) {
+		r = empty_file(fs, file);
+		if (r < 0)
+			fs_file_put(fs, node);
+	}
+	if (r < 0) {
+		node_put(fs->nodes, node);
+		return r;
+	}
+	return handle_for_file(fs, node, file, fi);
+}
+
+static void release(struct fs *fs, uint64_t id)
+{
+	struct fs_handle *h = fs_handle_remove(fs, id);
+
+	if (h)
+		fs_handle_free(fs, h);
+}
+
+static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct node *node = node_get(fs->nodes, ino);
+	int r = node ? S_ISREG(node->type) ? open_node(fs, node, fi) : -EINVAL : -ESTALE;
+
+	if (node && !S_ISREG(node->type))
+		node_put(fs->nodes, node);
+	if (r < 0)
+		fs_reply_err(req, r);
+	else if (fuse_reply_open(req, fi) < 0)
+		release(fs, fi->fh); /* interrupted: no RELEASE will come */
+}
+
+/* The new file as the kernel is told of it, and its handle. */
+static int create_finish(struct fs *fs, int fd, struct fuse_file_info *fi, struct fuse_entry_param *ret_entry)
+{
+	autofd int own = fd;
+	struct format_file *file;
+	struct node *node;
+	int r = fs_entry_fd(fs, fd, ret_entry);
+
+	if (r < 0)
+		return r;
+	node = S_ISREG(ret_entry->attr.st_mode) ? node_get(fs->nodes, ret_entry->ino) : NULL;
+	if (!node) {
+		/* Somebody put another thing there since the kernel looked. */
+		node_forget(fs->nodes, ret_entry->ino, 1);
+		return -EEXIST;
+	}
+	r = fs_file_adopt(fs, node, steal_fd(&own), &file);
+	if (r == 0 && fi->flags & O_TRUNC)
+		r = empty_file(fs, file);
+	if (r == 0)
+		return handle_for_file(fs, node, file, fi);
+	node_put(fs->nodes, node);
+	node_forget(fs->nodes, ret_entry->ino, 1);
+	return r;
+}
+
+static int create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi,
+		  struct fuse_entry_param *ret_entry)
+{
+	struct fs *fs = fs_of(req);
+	struct fs_directory dir;
+	struct format_name disk;
+	int fd, r = fs_directory_get(fs, parent, &dir);
+
+	if (r < 0)
+		return r;
+	r = format_name_encode(fs->p.format, &dir.dir, name, &disk);
+	if (r == 0)
+		r = fs_act(req);
+	if (r == 0) {
+		fd = format_create(fs->p.format, &dir.dir, &disk, O_RDWR | O_CREAT | (fi->flags & O_EXCL),
+				   mode);
+		fs_act_done();
+		r = fd < 0 ? fd : create_finish(fs, fd, fi, ret_entry);
+	}
+	fs_directory_put(fs, &dir);
+	return r;
+}
+
+static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+		      struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct fuse_entry_param entry;
+	int r = create(req, parent, name, mode, fi, &entry);
+
+	if (r < 0) {
+		fs_reply_err(req, r);
+	} else if (fuse_reply_create(req, &entry, fi) < 0) {
+		release(fs, fi->fh);
+		node_forget(fs->nodes, entry.ino, 1);
+	}
+}
+
+static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	release(fs_of(req), fi->fh);
+	fuse_reply_err(req, 0);
+}
+
+/* ---- contents ---- */
+
+/* The file of a handle, or NULL for one that is none. */
+static struct format_file *file_of(struct fs *fs, const struct fuse_file_info *fi)
+{
+	struct fs_handle *h = fs_handle_get(fs, fi->fh);
+
+	return h ? h->file : NULL;
+}
+
+static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct format_file *file = file_of(fs, fi);
+	struct format_io *io = fs_loop_io();
+	const uint8_t *data = NULL;
+	ssize_t n;
+
+	if (!file || !io) {
+		fs_reply_err(req, file ? -ENOMEM : -EBADF);
+		return;
+	}
+	n = format_read(fs->p.format, file, io, size, (uint64_t)offset, &data);
+	if (n < 0) {
+		fs_reply_err(req, (int)n);
+		return;
+	}
+	atomic_fetch_add_explicit(&fs->p.stats->read_bytes, (uint64_t)n, memory_order_relaxed);
+	fuse_reply_buf(req, (const char *)data, (size_t)n);
+}
+
+static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t offset,
+		     struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct format_file *file = file_of(fs, fi);
+	struct format_io *io = fs_loop_io();
+	ssize_t n;
+	int r = 0;
+
+	if (!file || !io) {
+		fs_reply_err(req, file ? -ENOMEM : -EBADF);
+		return;
+	}
+	n = format_write(fs->p.format, file, io, buf, size, (uint64_t)offset);
+	if (n >= 0 && fs_transport_kills_suidgid()) {
+		r = fs_kill_suidgid(format_file_fd(file));
+		format_file_fd_done(file);
+	}
+	if (n < 0 || r < 0) {
+		fs_reply_err(req, n < 0 ? (int)n : r);
+		return;
+	}
+	atomic_fetch_add_explicit(&fs->p.stats->written_bytes, (uint64_t)n, memory_order_relaxed);
+	fuse_reply_write(req, (size_t)n);
+}
+
+static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct format_file *file = file_of(fs, fi);
+	int r = -EBADF;
+
+	if (file) {
+		r = store_fsync(format_file_fd(file), datasync != 0);
+		format_file_fd_done(file);
+	}
+	fs_reply_err(req, r);
+}
+
+static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
+			 struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct format_file *file = file_of(fs, fi);
+	struct format_io *io = fs_loop_io();
+	int r = -EBADF;
+
+	if (file)
+		r = io ? format_fallocate(fs->p.format, file, io, mode, (uint64_t)offset, (uint64_t)length)
+		       : -ENOMEM;
+	fs_reply_err(req, r);
+}
+
+static void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct format_file *file = file_of(fs, fi);
+	uint64_t found = 0;
+	int r = -EBADF;
+
+	if (file)
+		r = format_seek(fs->p.format, file, (uint64_t)offset, whence, &found);
+	if (r < 0)
+		fs_reply_err(req, r);
+	else
+		fuse_reply_lseek(req, (off_t)found);
+}
+
+void fs_file_operations(struct fuse_lowlevel_ops *ops)
+{
+	ops->open = op_open;
+	ops->create = op_create;
+	ops->release = op_release;
+	ops->read = op_read;
+	ops->write = op_write;
+	ops->fsync = op_fsync;
+	ops->fallocate = op_fallocate;
+	ops->lseek = op_lseek;
+	/* No flush: a directory of a local file system has nothing to say at close(2), and the kernel stops
+	 * asking. No locks: the kernel's own are right for a mount that is on one machine. */
+}

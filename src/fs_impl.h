@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of the fs layer share: fs.c (life, attributes), fs_dir.c, fs_file.c, fs_xattr.c, fs_loop.c
+ * (threads), fs_transport.c (the raw protocol where libfuse hides it). */
+#ifndef CKRFS_FS_IMPL_H
+#define CKRFS_FS_IMPL_H
+
+#include <fuse_lowlevel.h>
+#include <pthread.h>
+
+#include "format.h"
+#include "fs.h"
+#include "node.h"
+#include "slots.h"
+
+struct fs_loop;
+
+struct fs {
+	struct fs_params p;
+	struct fuse_session *session;
+	struct node_table *nodes;
+	pthread_mutex_t handles_lock; /* guards handles, nothing else */
+	struct slots handles;
+	struct fs_loop *loop;
+	double attr_timeout, entry_timeout, negative_timeout; /* seconds, as libfuse has them */
+	bool writeback;                                       /* negotiated */
+	bool keep_cache;                                      /* page cache outlives opens */
+	uid_t self_uid;
+	gid_t self_gid;
+};
+
+/* What FUSE calls fh: an open file or directory. */
+struct fs_handle {
+	struct node *node;        /* a reference */
+	struct format_file *file; /* files: the inode's, counted */
+	int fd;                   /* directories: the stream */
+	pthread_mutex_t lock;     /* directories: the stream's place and buffer */
+	char *dents;              /* records read and not used up, from at to end */
+	size_t at, end;
+	uint64_t next; /* cookie of the record at `at` */
+};
+
+/* ---- fs.c ---- */
+
+static inline struct fs *fs_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+/* An inode for the time of one request. */
+struct fs_inode {
+	struct node *node;
+	struct node_fd fd; /* O_PATH */
+};
+int fs_inode_get(struct fs *fs, fuse_ino_t ino, struct fs_inode *ret);
+void fs_inode_put(struct fs *fs, struct fs_inode *inode);
+
+/* A directory with what its names need. */
+struct fs_directory {
+	struct fs_inode inode;
+	uint8_t iv[16];
+	struct format_dir dir;
+};
+int fs_directory_get(struct fs *fs, fuse_ino_t ino, struct fs_directory *ret);
+void fs_directory_put(struct fs *fs, struct fs_directory *dir);
+
+/* Looks a name up by how it stands on disk, and fills what the kernel is told. Counts a lookup: undo with
+ * node_forget(). */
+int fs_entry(struct fs *fs, int dir_fd, const char *disk, struct fuse_entry_param *ret);
+int fs_entry_fd(struct fs *fs, int fd, struct fuse_entry_param *ret);
+/* Attributes as the volume has them; fd as in format_attr(), -1: opened when needed. */
+void fs_attr(struct fs *fs, struct fs_inode *inode, struct stat *st);
+
+/* Replies; errors are negative errno and counted. */
+void fs_reply_err(fuse_req_t req, int r);
+void fs_reply_entry(fuse_req_t req, int r, const struct fuse_entry_param *entry);
+
+/* This thread acts for the caller of req when it creates things, until fs_act_done(). */
+int fs_act(fuse_req_t req);
+void fs_act_done(void);
+
+/* Clears set-user-ID and set-group-ID as a write by somebody without CAP_FSETID does (inode(7)). */
+int fs_kill_suidgid(int fd);
+
+int fs_handle_new(struct fs *fs, struct node *node, struct fs_handle **ret, uint64_t *ret_id);
+struct fs_handle *fs_handle_get(struct fs *fs, uint64_t id);
+struct fs_handle *fs_handle_remove(struct fs *fs, uint64_t id);
+/* Frees the handle with its references; removed from the table already. */
+void fs_handle_free(struct fs *fs, struct fs_handle *h);
+
+/* ---- fs_file.c ---- */
+
+/* The open file of an inode, opened if it is not; counted. */
+int fs_file_get(struct fs *fs, struct node *node, bool writable, struct format_file **ret);
+/* Gives the inode a file just created, or, if it has one, counts that and closes fd. */
+int fs_file_adopt(struct fs *fs, struct node *node, int fd, struct format_file **ret);
+void fs_file_put(struct fs *fs, struct node *node);
+/* The file if it is open now, counted; NULL. */
+struct format_file *fs_file_if_open(struct fs *fs, struct node *node);
+
+/* ---- fs_loop.c ---- */
+
+int fs_loop_new(struct fs *fs, unsigned threads, struct fs_loop **ret);
+void fs_loop_free(struct fs_loop *loop);
+int fs_loop_run(struct fs_loop *loop);
+void fs_loop_stop(struct fs_loop *loop);
+/* Room for the request that this thread answers; NULL when out of memory. */
+struct format_io *fs_loop_io(void);
+/* The request as the kernel sent it. */
+const struct fuse_buf *fs_loop_request(void);
+
+/* ---- fs_transport.c ---- */
+
+/* Attaches the session to the device. */
+int fs_transport_attach(struct fs *fs, int fuse_fd);
+/* Did the kernel ask in this request to clear suid and sgid (write, truncate, open with O_TRUNC)? */
+bool fs_transport_kills_suidgid(void);
+/* Does answering it take so long that what waits behind it should not? */
+bool fs_transport_is_large(const struct fuse_buf *request);
+
+/* ---- operations ---- */
+
+void fs_dir_operations(struct fuse_lowlevel_ops *ops);
+void fs_file_operations(struct fuse_lowlevel_ops *ops);
+void fs_xattr_operations(struct fuse_lowlevel_ops *ops);
+
+#endif

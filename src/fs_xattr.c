@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+/* The fs layer: extended attributes. */
+#include <errno.h>
+#include <linux/limits.h>
+
+#include "fs_impl.h"
+
+/* Does the answer fit into what a request may ask for? XATTR_SIZE_MAX and XATTR_LIST_MAX are the kernel's own
+ * limits. */
+_Static_assert(XATTR_SIZE_MAX <= FORMAT_IO_MAX && XATTR_LIST_MAX <= FORMAT_IO_MAX,
+	       "xattrs fit into a request");
+
+static void reply_sized(fuse_req_t req, ssize_t n, const void *buf, size_t size)
+{
+	if (n < 0)
+		fs_reply_err(req, (int)n);
+	else if (size == 0)
+		fuse_reply_xattr(req, (size_t)n);
+	else
+		fuse_reply_buf(req, buf, (size_t)n);
+}
+
+static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+	struct fs *fs = fs_of(req);
+	struct format_io *io = fs_loop_io();
+	struct fs_inode inode;
+	ssize_t n = io ? fs_inode_get(fs, ino, &inode) : -ENOMEM;
+
+	if (size > FORMAT_IO_MAX)
+		size = FORMAT_IO_MAX;
+	if (n == 0) {
+		n = format_getxattr(fs->p.format, inode.fd.fd, name, io->plain, size);
+		fs_inode_put(fs, &inode);
+	}
+	reply_sized(req, n, io ? io->plain : NULL, size);
+}
+
+static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+	struct fs *fs = fs_of(req);
+	struct format_io *io = fs_loop_io();
+	struct fs_inode inode;
+	ssize_t n = io ? fs_inode_get(fs, ino, &inode) : -ENOMEM;
+
+	if (size > FORMAT_IO_MAX)
+		size = FORMAT_IO_MAX;
+	if (n == 0) {
+		n = format_listxattr(fs->p.format, inode.fd.fd, (char *)io->plain, size);
+		fs_inode_put(fs, &inode);
+	}
+	reply_sized(req, n, io ? io->plain : NULL, size);
+}
+
+static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
+			int flags)
+{
+	struct fs *fs = fs_of(req);
+	struct fs_inode inode;
+	int r = fs_inode_get(fs, ino, &inode);
+
+	if (r == 0) {
+		r = format_setxattr(fs->p.format, inode.fd.fd, name, value, size, flags);
+		fs_inode_put(fs, &inode);
+	}
+	fs_reply_err(req, r);
+}
+
+static void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+	struct fs *fs = fs_of(req);
+	struct fs_inode inode;
+	int r = fs_inode_get(fs, ino, &inode);
+
+	if (r == 0) {
+		r = format_removexattr(fs->p.format, inode.fd.fd, name);
+		fs_inode_put(fs, &inode);
+	}
+	fs_reply_err(req, r);
+}
+
+void fs_xattr_operations(struct fuse_lowlevel_ops *ops)
+{
+	ops->getxattr = op_getxattr;
+	ops->listxattr = op_listxattr;
+	ops->setxattr = op_setxattr;
+	ops->removexattr = op_removexattr;
+}
