@@ -292,56 +292,6 @@ static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_dat
 	fuse_reply_none(req);
 }
 
-/* Attributes of a node: by the file if it is open, so that it may be unlinked; else by handle. */
-static int inode_attr(struct fs *fs, struct node *node, struct stat *ret_st)
-{
-	struct format_file *file = fs_file_if_open(fs, node);
-	struct fs_inode inode = {.node = node};
-	int r;
-
-	if (file) {
-		r = store_stat_fd(format_file_fd(file), ret_st);
-		format_file_fd_done(file);
-		fs_file_put(fs, node);
-		if (r == 0)
-			format_attr(fs->p.format, -1, ret_st);
-		return r;
-	}
-	r = node_fd(fs->nodes, node, &inode.fd);
-	if (r < 0)
-		return r;
-	r = store_stat_fd(inode.fd.fd, ret_st);
-	if (r == 0)
-		fs_attr(fs, &inode, ret_st);
-	node_fd_done(&inode.fd);
-	return r;
-}
-
-static void reply_attr(fuse_req_t req, struct node *node)
-{
-	struct fs *fs = fs_of(req);
-	struct stat st;
-	int r = inode_attr(fs, node, &st);
-
-	if (r < 0)
-		fs_reply_err(req, r);
-	else
-		fuse_reply_attr(req, &st, fs->attr_timeout);
-}
-
-static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-	struct fs *fs = fs_of(req);
-	struct node *node = node_get(fs->nodes, ino);
-
-	if (!node) {
-		fs_reply_err(req, -ESTALE);
-		return;
-	}
-	reply_attr(req, node);
-	node_put(fs->nodes, node);
-}
-
 static int set_size(struct fs *fs, struct node *node, uint64_t size)
 {
 	struct format_io *io = fs_loop_io();
@@ -395,25 +345,45 @@ static int set_attributes(int fd, const struct stat *attr, int to_set)
 	return r;
 }
 
-/* An fd that names the inode also when it is unlinked: that of the open file, else one by handle. */
-static int set_by_fd(struct fs *fs, struct node *node, const struct stat *attr, int to_set)
+/* Sets what is to be set, and asks for what it is now: by the open file if there is one, so that the inode
+ * may be unlinked; else by one fd for both, since the kernel sends this at each change of a name while the
+ * writeback cache is on. */
+static int set_and_ask(struct fs *fs, struct node *node, const struct stat *attr, int to_set,
+		       struct stat *ret_st)
 {
 	struct format_file *file = fs_file_if_open(fs, node);
-	struct node_fd fd;
+	struct fs_inode inode = {.node = node, .fd = NODE_FD_NONE};
 	int r;
 
+	if (file)
+		inode.fd.fd = format_file_fd(file);
+	else if ((r = node_fd(fs->nodes, node, &inode.fd)) < 0)
+		return r;
+	r = set_attributes(inode.fd.fd, attr, to_set);
+	if (r == 0)
+		r = store_stat_fd(inode.fd.fd, ret_st);
+	if (r == 0)
+		fs_attr(fs, &inode, ret_st);
 	if (file) {
-		r = set_attributes(format_file_fd(file), attr, to_set);
 		format_file_fd_done(file);
 		fs_file_put(fs, node);
-		return r;
 	}
-	r = node_fd(fs->nodes, node, &fd);
-	if (r < 0)
-		return r;
-	r = set_attributes(fd.fd, attr, to_set);
-	node_fd_done(&fd);
+	node_fd_done(&inode.fd);
 	return r;
+}
+
+static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct node *node = node_get(fs->nodes, ino);
+	struct stat st;
+	int r = node ? set_and_ask(fs, node, NULL, 0, &st) : -ESTALE;
+
+	if (r < 0)
+		fs_reply_err(req, r);
+	else
+		fuse_reply_attr(req, &st, fs->attr_timeout);
+	node_put(fs->nodes, node);
 }
 
 static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
@@ -421,6 +391,7 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 {
 	struct fs *fs = fs_of(req);
 	struct node *node = node_get(fs->nodes, ino);
+	struct stat st;
 	int r = 0;
 
 	if (!node) {
@@ -430,11 +401,11 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 	if (to_set & FUSE_SET_ATTR_SIZE)
 		r = set_size(fs, node, (uint64_t)attr->st_size);
 	if (r == 0)
-		r = set_by_fd(fs, node, attr, to_set);
+		r = set_and_ask(fs, node, attr, to_set, &st);
 	if (r < 0)
 		fs_reply_err(req, r);
 	else
-		reply_attr(req, node);
+		fuse_reply_attr(req, &st, fs->attr_timeout);
 	node_put(fs->nodes, node);
 }
 

@@ -19,6 +19,9 @@
 
 enum {
 	BACKLOG_FOR_HELP = 3,
+	SPIN_NS = 30000, /* look for the next request so long ... */
+	SOON_NS = 60000, /* ... after one has come within this time ... */
+	EAGER = 3,       /* ... until it was in vain so often */
 	WATCHDOG_NS = 1000000,
 	WATCHDOG_IDLE_TICKS = 50,
 	STOP_RETRY_NS = 5000000,
@@ -47,6 +50,7 @@ static _Thread_local struct worker {
 	struct fuse_buf request;
 	bool has_request;
 	struct format_io io;
+	unsigned eager;   /* how often looking ahead may still fail */
 	unsigned backlog; /* requests in a row that had another one waiting behind them */
 } worker;
 
@@ -125,14 +129,46 @@ static void loop_end(struct fs_loop *loop, int result)
 	pthread_mutex_unlock(&loop->lock);
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/*
+ * Looks for the next request for a moment before sleeping. Being woken costs a client who asks one thing
+ * after the other more than the answer, most of all in a virtual machine. Only as long as it succeeds: after
+ * a failure it is tried again when a request has come that soon by itself.
+ */
+static void look_ahead(struct fs_loop *loop)
+{
+	uint64_t start;
+
+	if (!worker.eager)
+		return;
+	start = now_ns();
+	do {
+		if (is_waiting(loop))
+			return;
+	} while (now_ns() - start < SPIN_NS);
+	worker.eager--;
+}
+
 /* Reads one request: 1, 0 try again, or the loop has ended (negative). */
 static int receive(struct fs_loop *loop)
 {
+	uint64_t start;
 	int n;
 
 	atomic_fetch_add(&loop->reading, 1);
+	look_ahead(loop);
+	start = now_ns();
 	n = fuse_session_receive_buf(loop->fs->session, &worker.request);
 	atomic_fetch_sub(&loop->reading, 1);
+	if (now_ns() - start < SOON_NS)
+		worker.eager = EAGER;
 	if (n > 0)
 		return 1;
 	if (n == -EINTR || n == -EAGAIN)
@@ -146,18 +182,17 @@ static int receive(struct fs_loop *loop)
  * Is help wanted while this thread answers? Not for a FORGET that trails a request: it will be read next
  * anyway, and a wake-up costs more than answering it.
  */
-static bool wants_help(struct fs_loop *loop)
+static bool wants_help(bool large, bool waiting)
 {
-	if (!is_waiting(loop)) {
-		worker.backlog = 0;
-		return false;
-	}
-	return ++worker.backlog >= BACKLOG_FOR_HELP || fs_transport_is_large(&worker.request);
+	worker.backlog = waiting ? worker.backlog + 1 : 0;
+	return waiting && (large || worker.backlog >= BACKLOG_FOR_HELP);
 }
 
 static void answer(struct fs_loop *loop)
 {
-	if (wants_help(loop))
+	bool large = fs_transport_is_large(&worker.request);
+
+	if (wants_help(large, is_waiting(loop)))
 		call_worker(loop);
 	call_watchdog(loop);
 	atomic_fetch_add_explicit(&loop->fs->p.stats->requests, 1, memory_order_relaxed);

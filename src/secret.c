@@ -596,13 +596,14 @@ static void heap_release_large(struct chunk *c)
 
 void secret_heap_free(void *p)
 {
-	struct chunk *c = (struct chunk *)p - 1;
+	struct chunk *c;
 
 	if (!p)
 		return;
 	assert(secret_heap_owns(p));
 	if (heap.unit[heap_unit(p)] == UNIT_INHERITED)
 		return;
+	c = (struct chunk *)p - 1;
 	assert(c->size > 0); /* not freed twice */
 	if (c->bin == BIN_LARGE) {
 		heap_release_large(c);

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: MIT */
+/* ckrfs init: makes a volume. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "command.h"
+#include "config.h"
+#include "mount.h"
+#include "progress.h"
+#include "store.h"
+#include "util.h"
+
+enum { KEYS_MAX = 16, SCRYPT_N_MIN = 10, SCRYPT_N_MAX = 28 };
+
+struct init_args {
+	const char *config_file, *options;
+	const char *keys[KEYS_MAX];
+	size_t n_keys;
+	unsigned log_n;
+};
+
+static int init_args_set(void *ctx, const char *name, const char *value, struct error *err)
+{
+	struct init_args *a = ctx;
+	uint64_t n;
+
+	if (strcmp(name, "config") == 0)
+		a->config_file = value;
+	else if (strcmp(name, "options") == 0)
+		a->options = value;
+	else if (strcmp(name, "key") == 0 && a->n_keys < KEYS_MAX)
+		a->keys[a->n_keys++] = value;
+	else if (strcmp(name, "scrypt-n") == 0) {
+		if (parse_u64(value, SCRYPT_N_MAX, &n) < 0 || n < SCRYPT_N_MIN)
+			return error_set(err, -EINVAL, EXIT_STATUS_USAGE, "--scrypt-n must be %d to %d, not \"%s\"",
+					 SCRYPT_N_MIN, SCRYPT_N_MAX, value);
+		a->log_n = (unsigned)n;
+	}
+	return 0;
+}
+
+static int build_config(const struct init_args *a, const char *directory, struct config **ret, struct error *err)
+{
+	autoconfig_set struct config_set *set = NULL;
+	autoconfig struct config *cfg = NULL;
+	int r = config_load(a->config_file, getuid(), &set, err);
+
+	if (r == 0)
+		r = config_anonymous(set, "init", &cfg, err);
+	if (r == 0)
+		r = config_set_option(cfg, "source", directory, "the command line", err);
+	if (r == 0 && a->options)
+		r = config_apply_options(cfg, a->options, "-o", err);
+	for (size_t i = 0; r == 0 && i < a->n_keys; i++)
+		r = config_set_option(cfg, "key", a->keys[i], "--key", err);
+	if (r == 0)
+		r = config_volume_finish(cfg, err);
+	if (r == 0)
+		*ret = steal_ptr(&cfg);
+	return r;
+}
+
+/* Somebody's files must not be taken for a volume, or be hidden in one. */
+static int check_empty(int fd, const char *directory, struct error *err)
+{
+	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	autodir DIR *dir = copy < 0 ? NULL : fdopendir(copy);
+	struct dirent *e;
+
+	if (!dir)
+		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot read %s", directory);
+	while ((e = readdir(dir))) {
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+			continue;
+		if (strcmp(e->d_name, "gocryptfs.conf") == 0)
+			return error_set(err, -EEXIST, EXIT_STATUS_FAILED,
+					 "%s is a volume already: it is not empty", directory);
+		return error_set(err, -ENOTEMPTY, EXIT_STATUS_FAILED, "%s is not empty", directory);
+	}
+	return 0;
+}
+
+static int open_directory(const char *directory, struct error *err)
+{
+	int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC), code = -errno, r;
+
+	if (fd < 0) {
+		error_errno(err, code, EXIT_STATUS_FAILED, "cannot open %s", directory);
+		if (code == -ENOENT)
+			error_hint(err, "mkdir -p %s", directory);
+		return code;
+	}
+	r = check_empty(fd, directory, err);
+	if (r < 0) {
+		close(fd);
+		return r;
+	}
+	return fd;
+}
+
+/* ---- making it ---- */
+
+/* Shows that something goes on while format_init() stretches the passphrase. */
+struct ticker {
+	struct progress progress;
+	_Atomic bool done;
+};
+
+static void *tick(void *arg)
+{
+	struct ticker *t = arg;
+	struct timespec step = {.tv_nsec = 50000000};
+
+	while (!atomic_load(&t->done)) {
+		nanosleep(&step, NULL);
+		progress_tick(&t->progress);
+	}
+	return NULL;
+}
+
+static int make_volume(const struct config *cfg, int fd, const struct key *key, unsigned log_n, struct error *err)
+{
+	struct ticker ticker = {0};
+	pthread_t thread;
+	bool running;
+	int r;
+
+	progress_begin(&ticker.progress, "making the volume (scrypt)");
+	running = pthread_create(&thread, NULL, tick, &ticker) == 0;
+	r = format_init(cfg->format, fd, key, log_n, cfg->scrypt_memory, err);
+	atomic_store(&ticker.done, true);
+	if (running)
+		pthread_join(thread, NULL);
+	progress_end(&ticker.progress);
+	return r;
+}
+
+static int init_volume(struct mount *m, const struct init_args *a, struct error *err)
+{
+	const struct config *cfg = m->config;
+	autofd int fd = open_directory(cfg->source, err);
+	int r;
+
+	if (fd < 0)
+		return fd;
+	r = store_init_proc();
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot open /proc/self/fd");
+	r = mount_get_key(m, err);
+	return r < 0 ? r : make_volume(cfg, fd, &m->key, a->log_n, err);
+}
+
+static void say_done(const struct config *cfg, const struct init_args *a)
+{
+	printf("made a gocryptfs volume in %s\n", cfg->source);
+	printf("mount it with: ckrfs mount %s TARGET --key '%s'\n", cfg->source, a->n_keys ? a->keys[0] : "SPEC");
+}
+
+static int run_init(const struct init_args *a, const char *directory, struct error *err)
+{
+	struct config *cfg;
+	struct mount *m;
+	int r = build_config(a, directory, &cfg, err);
+
+	if (r == 0)
+		r = mount_new(cfg, getuid(), &m, err);
+	if (r < 0)
+		return r;
+	r = init_volume(m, a, err);
+	if (r < 0)
+		error_prefix(err, "cannot make a volume");
+	else
+		say_done(cfg, a);
+	mount_stop(m);
+	mount_free(m);
+	return r;
+}
+
+int cmd_init(const struct front *front, int argc, char **argv)
+{
+	const struct command *cmd = command_find("init");
+	struct init_args a = {.config_file = front->config_file};
+	struct error err = ERROR_NONE;
+	int first, r = command_parse(cmd, argc, argv, init_args_set, &a, &first);
+
+	if (r < 0)
+		return r == -ECANCELED ? EXIT_STATUS_DONE : EXIT_STATUS_USAGE;
+	if (argc - first != 1)
+		return command_usage(cmd, "one directory is needed");
+	return run_init(&a, argv[first], &err) < 0 ? command_fail(&err) : EXIT_STATUS_DONE;
+}

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: MIT */
+/* ckrfs umount, and umount.ckrfs for umount(8). */
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "command.h"
+#include "control_client.h"
+#include "fusemount.h"
+#include "holders.h"
+#include "progress.h"
+
+/* mount(8), "EXIT STATUS". */
+enum { HELPER_USAGE = 1, HELPER_FAILED = 32 };
+
+/* After a lazy unmount: nothing may be open, and then all is over at once. */
+enum { LAZY_WAIT_MS = 300, TICK_MS = 1000 };
+
+struct umount_args {
+	bool lazy, all;
+};
+
+static int umount_args_set(void *ctx, const char *name, const char *value, struct error *err)
+{
+	struct umount_args *a = ctx;
+
+	if (strcmp(name, "lazy") == 0)
+		a->lazy = true;
+	else if (strcmp(name, "all") == 0)
+		a->all = true;
+	return 0;
+}
+
+/* ---- one mount ---- */
+
+static int umount_failed(const struct control_mount *m, int r, struct error *err)
+{
+	if (r == -EBUSY) {
+		error_set(err, r, EXIT_STATUS_BUSY, "cannot unmount \"%s\": %s is busy", m->name, m->record.target);
+		error_hint(err, "ckrfs umount --lazy %s", m->name);
+		return r;
+	}
+	return error_errno(err, r, EXIT_STATUS_FAILED, "cannot unmount \"%s\"", m->name);
+}
+
+/* Nobody serves it any more: there is nothing that could be lost, or to wait for. */
+static int umount_dead(struct control_mount *m, struct error *err)
+{
+	int r = m->record.target[0] ? fusemount_unmount_path(m->record.target, m->name, true) : 0;
+
+	if (r < 0 && r != -EINVAL)
+		return umount_failed(m, r, err);
+	r = runtime_remove_dead(&m->runtime, m->name);
+	return r < 0 && r != -ENOENT ? umount_failed(m, r, err) : 0;
+}
+
+static void wait_for_end(const struct control_mount *m, int watch_fd, bool lazy)
+{
+	struct progress progress = {0};
+
+	if (lazy) {
+		runtime_wait_gone(&m->runtime, m->name, watch_fd, LAZY_WAIT_MS);
+		return;
+	}
+	/* It ends after stop-timeout, also when a container still has the mount. */
+	progress_begin(&progress, "waiting for files that are open elsewhere");
+	while (runtime_wait_gone(&m->runtime, m->name, watch_fd, TICK_MS) < 0)
+		progress_tick(&progress);
+	progress_end(&progress);
+}
+
+static int umount_alive(struct control_mount *m, bool lazy, struct error *err)
+{
+	struct message_request request = {.command = MESSAGE_UMOUNT, .lazy = lazy};
+	autofd int watch_fd = runtime_watch(&m->runtime, m->name);
+	bool alive;
+	int r = control_client_ask(&m->runtime, m->name, &request, CONTROL_CLIENT_UMOUNT_MS, NULL, err);
+
+	if (r == 0) {
+		wait_for_end(m, watch_fd, lazy);
+		return 0;
+	}
+	if (r != -ECONNREFUSED && r != -ECONNRESET && r != -ENOENT)
+		return r;
+	/* It ended while we came. */
+	runtime_wait_gone(&m->runtime, m->name, watch_fd, TICK_MS);
+	r = runtime_look(&m->runtime, m->name, &alive, NULL);
+	if (r == -ENOENT) {
+		*err = ERROR_NONE;
+		return 0;
+	}
+	return r == 0 && !alive ? umount_dead(m, err) : err->code;
+}
+
+static int umount_one(struct control_mount *m, bool lazy, struct error *err)
+{
+	int r;
+
+	if (m->runtime.mounts_fd < 0) {
+		r = fusemount_unmount_path(m->record.target, m->name, lazy);
+		return r < 0 ? umount_failed(m, r, err) : 0;
+	}
+	return m->alive ? umount_alive(m, lazy, err) : umount_dead(m, err);
+}
+
+/* The error with who is to blame between its two lines. */
+static int fail_umount(const struct control_mount *m, struct error *err)
+{
+	fprintf(stderr, "ckrfs: %s\n", err->text);
+	if (err->status == EXIT_STATUS_BUSY && m->record.target[0])
+		holders_print(stderr, m->record.target);
+	if (err->hint[0])
+		fprintf(stderr, "  try: %s\n", err->hint);
+	return err->status ? (int)err->status : EXIT_STATUS_FAILED;
+}
+
+static int umount_named(const char *what, bool lazy)
+{
+	struct control_mount m = CONTROL_MOUNT_NONE;
+	struct error err = ERROR_NONE;
+	int status = EXIT_STATUS_DONE;
+
+	if (control_client_find(what, &m, &err) < 0)
+		return command_fail(&err);
+	if (umount_one(&m, lazy, &err) < 0)
+		status = fail_umount(&m, &err);
+	control_client_close(&m);
+	return status;
+}
+
+/* ---- several ---- */
+
+/* The status of all: that of the failures if they are the same and nothing succeeded, else 3. */
+static int join_status(int so_far, int status, size_t done)
+{
+	if (done == 0)
+		return status;
+	return so_far == status ? status : EXIT_STATUS_PARTLY;
+}
+
+static int umount_list(char *const *list, bool lazy)
+{
+	int status = EXIT_STATUS_DONE;
+
+	for (size_t i = 0; list[i]; i++)
+		status = join_status(status, umount_named(list[i], lazy), i);
+	return status;
+}
+
+static int umount_all(bool lazy)
+{
+	struct runtime runtime;
+	struct error err = ERROR_NONE;
+	char **names;
+	int r = runtime_open(false, &runtime, &err), status = EXIT_STATUS_DONE;
+	size_t n = 0;
+
+	if (r == -ENOENT)
+		return EXIT_STATUS_DONE;
+	if (r < 0)
+		return command_fail(&err);
+	if (runtime_names(&runtime, &names) == 0) {
+		for (size_t i = 0; names[i]; i++) {
+			bool alive;
+
+			if (runtime_look(&runtime, names[i], &alive, NULL) == 0)
+				status = join_status(status, umount_named(names[i], lazy), n++);
+		}
+		runtime_names_free(names);
+	}
+	runtime_close(&runtime);
+	return status;
+}
+
+int cmd_umount(const struct front *front, int argc, char **argv)
+{
+	const struct command *cmd = command_find("umount");
+	struct umount_args a = {0};
+	int first, r = command_parse(cmd, argc, argv, umount_args_set, &a, &first);
+
+	if (r < 0)
+		return r == -ECANCELED ? EXIT_STATUS_DONE : EXIT_STATUS_USAGE;
+	if (a.all && first < argc)
+		return command_usage(cmd, "--all takes no names");
+	if (!a.all && first == argc)
+		return command_usage(cmd, "which mount? A name, a target or --all is needed");
+	return a.all ? umount_all(a.lazy) : umount_list(argv + first, a.lazy);
+}
+
+/* ---- umount.ckrfs TARGET [-flnrv] ---- */
+
+int cmd_umount_helper(int argc, char **argv)
+{
+	bool lazy = false;
+	int c;
+
+	optind = 1;
+	opterr = 0;
+	while ((c = getopt(argc, argv, "flnrvN:t:i")) != -1) {
+		if (c == 'l')
+			lazy = true;
+		else if (c == '?')
+			return HELPER_USAGE;
+	}
+	if (argc - optind != 1) {
+		fprintf(stderr, "umount.ckrfs: one target is needed\n  try: umount TARGET\n");
+		return HELPER_USAGE;
+	}
+	return umount_named(argv[optind], lazy) == EXIT_STATUS_DONE ? 0 : HELPER_FAILED;
+}

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: MIT */
+#include "command.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "util.h"
+
+enum { OPTIONS_MAX = 24, HELP_COLUMN = 28 };
+
+const struct command_option command_common_options[] = {
+	{"config", 0, "FILE", "read this configuration file instead of the default ones"},
+	{"help", 'h', NULL, "show this help"},
+	{0},
+};
+
+static const struct command_option mount_options[] = {
+	{"options", 'o', "OPTIONS", "options as in ckrfs.conf(5), and those of mount(8): -o ro,key=file:/k"},
+	{"key", 'k', "SPEC", "where the key comes from, the same as -o key=SPEC"},
+	{"foreground", 'f', NULL, "stay in the foreground, for systemd (Type=notify)"},
+	{"verbose", 'v', NULL, "say what was done"},
+	{0},
+};
+
+static const struct command_option umount_options[] = {
+	{"lazy", 'l', NULL, "also when busy: open files are served for stop-timeout"},
+	{"all", 'a', NULL, "unmount everything"},
+	{0},
+};
+
+static const struct command_option status_options[] = {
+	{"json", 'j', NULL, "as one JSON object"},
+	{"names", 0, NULL, "only the names"},
+	{0},
+};
+
+static const struct command_option init_options[] = {
+	{"key", 'k', "SPEC", "where the key comes from"},
+	{"options", 'o', "OPTIONS", "options as in ckrfs.conf(5)"},
+	{"scrypt-n", 0, "LOGN", "cost of trying a passphrase, 10 to 28; 16 unless given"},
+	{0},
+};
+
+static const struct command_option config_command_options[] = {
+	{"show", 0, "NAME", "show the values of a volume, and where each comes from"},
+	{"options", 'o', "OPTIONS", "apply these on top, as ckrfs mount -o does"},
+	{"json", 'j', NULL, "show them as one JSON object"},
+	{"list", 0, NULL, "list the names of the volumes"},
+	{"check", 0, NULL, "check the configuration files"},
+	{0},
+};
+
+const struct command commands[] = {
+	{"init", "DIRECTORY --key SPEC", "make a new encrypted volume in an empty directory", init_options, cmd_init,
+	 false},
+	{"mount", "NAME [TARGET] | SOURCE TARGET", "mount a volume", mount_options, cmd_mount, false},
+	{"status", "[NAME | TARGET]", "show what is mounted", status_options, cmd_status, false},
+	{"umount", "NAME | TARGET ...", "unmount volumes; their keys are gone then", umount_options, cmd_umount,
+	 false},
+	{"config", "--show NAME | --list | --check", "show or check the configuration", config_command_options,
+	 cmd_config, false},
+	{"complete", "bash | zsh | fish", "print the completion of a shell", NULL, cmd_complete, true},
+	{0},
+};
+
+const struct command *command_find(const char *name)
+{
+	for (const struct command *cmd = commands; cmd->name; cmd++)
+		if (strcmp(cmd->name, name) == 0)
+			return cmd;
+	return NULL;
+}
+
+int command_fail(const struct error *err)
+{
+	fflush(stdout);
+	error_print(stderr, err);
+	return err->status ? (int)err->status : EXIT_STATUS_FAILED;
+}
+
+int command_usage(const struct command *cmd, const char *fmt, ...)
+{
+	struct error err = ERROR_NONE;
+	char text[512];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	error_set(&err, -EINVAL, EXIT_STATUS_USAGE, "%s", text);
+	error_hint(&err, "ckrfs %s --help", cmd->name);
+	return command_fail(&err);
+}
+
+/* ---- help ---- */
+
+static void help_option(const struct command_option *o)
+{
+	char left[80];
+	int n = snprintf(left, sizeof(left), "  %c%c%s --%s%s%s", o->short_name ? '-' : ' ',
+			 o->short_name ? o->short_name : ' ', o->short_name ? "," : " ", o->name,
+			 o->argument ? " " : "", o->argument ? o->argument : "");
+
+	printf("%s%*s  %s\n", left, n < HELP_COLUMN ? HELP_COLUMN - n : 0, "", o->help);
+}
+
+static void help_command(const struct command *cmd)
+{
+	printf("usage: ckrfs %s %s\n\n%c%s.\n\noptions:\n", cmd->name, cmd->args,
+	       cmd->help[0] - ('a' - 'A') * (cmd->help[0] >= 'a' && cmd->help[0] <= 'z'), cmd->help + 1);
+	for (const struct command_option *o = cmd->options; o && o->name; o++)
+		help_option(o);
+	for (const struct command_option *o = command_common_options; o->name; o++)
+		help_option(o);
+	printf("\nMore: man 8 ckrfs\n");
+}
+
+/* ---- options ---- */
+
+/* One command's options and the common ones, as getopt_long(3) wants them. val is the index + 256. */
+struct option_table {
+	const struct command_option *rows[OPTIONS_MAX];
+	struct option longs[OPTIONS_MAX + 1];
+	const char *names[OPTIONS_MAX + 1];
+	char shorts[3 * OPTIONS_MAX + 2];
+	size_t n, n_shorts;
+};
+
+static void table_add(struct option_table *t, const struct command_option *o)
+{
+	for (; o && o->name && t->n < OPTIONS_MAX; o++, t->n++) {
+		t->rows[t->n] = o;
+		t->names[t->n] = o->name;
+		t->longs[t->n] = (struct option){
+			.name = o->name,
+			.has_arg = o->argument ? required_argument : no_argument,
+			.val = 256 + (int)t->n,
+		};
+		if (!o->short_name)
+			continue;
+		t->shorts[t->n_shorts++] = o->short_name;
+		if (o->argument)
+			t->shorts[t->n_shorts++] = ':';
+	}
+}
+
+static const struct command_option *table_find(const struct option_table *t, int c)
+{
+	for (size_t i = 0; i < t->n; i++)
+		if (c == 256 + (int)i || (c && c == t->rows[i]->short_name))
+			return t->rows[i];
+	return NULL;
+}
+
+static int wrong_option(const struct command *cmd, const struct option_table *t, int c, char **argv)
+{
+	const char *word = argv[optind - 1], *near;
+	char name[64];
+
+	if (c == ':' || table_find(t, optopt)) {
+		const struct command_option *o = table_find(t, optopt);
+
+		if (c == ':')
+			return command_usage(cmd, "option --%s needs %s", o ? o->name : "?",
+					     o && o->argument ? o->argument : "a value");
+		return command_usage(cmd, "option --%s takes no value", o->name);
+	}
+	if (optopt)
+		return command_usage(cmd, "unknown option -%c", optopt);
+	snprintf(name, sizeof(name), "%.*s", (int)strcspn(word + 2, "="), word + 2);
+	near = nearest_word(name, t->names);
+	if (near)
+		return command_usage(cmd, "unknown option --%s (did you mean --%s?)", name, near);
+	return command_usage(cmd, "unknown option --%s", name);
+}
+
+int command_parse(const struct command *cmd, int argc, char **argv,
+		  int (*set)(void *ctx, const char *name, const char *value, struct error *err), void *ctx,
+		  int *ret_first)
+{
+	struct option_table t = {.shorts = ":", .n_shorts = 1};
+	struct error err = ERROR_NONE;
+	int c;
+
+	table_add(&t, cmd->options);
+	table_add(&t, command_common_options);
+	optind = 0; /* starts anew, getopt(3) */
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, t.shorts, t.longs, NULL)) != -1) {
+		const struct command_option *o = c == '?' || c == ':' ? NULL : table_find(&t, c);
+
+		if (!o) {
+			wrong_option(cmd, &t, c, argv);
+			return -EINVAL;
+		}
+		if (strcmp(o->name, "help") == 0) {
+			help_command(cmd);
+			return -ECANCELED;
+		}
+		if (set(ctx, o->name, optarg, &err) < 0) {
+			command_usage(cmd, "%s", err.text);
+			return -EINVAL;
+		}
+	}
+	*ret_first = optind;
+	return 0;
+}

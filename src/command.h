@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The commands of ckrfs: one file each, one table (command.c) that names them. Dispatch, --help and
+ * completion read the table; nothing repeats it.
+ */
+#ifndef CKRFS_COMMAND_H
+#define CKRFS_COMMAND_H
+
+#include "error.h"
+#include <stdbool.h>
+
+/* What stands before the command: `ckrfs [--config FILE] COMMAND ...`. */
+struct front {
+	const char *config_file; /* NULL: the default files */
+	const char *program;     /* "ckrfs" */
+};
+
+struct command_option {
+	const char *name;     /* long form, without "--" */
+	char short_name;      /* 0: none */
+	const char *argument; /* "FILE", "OPTIONS", ...; NULL: a flag */
+	const char *help;     /* one line */
+};
+
+struct command {
+	const char *name;
+	const char *args;                     /* "NAME [TARGET]" */
+	const char *help;                     /* one line */
+	const struct command_option *options; /* ends with a NULL name; may be NULL */
+	/* argv[0] is the command's name. Prints its own errors; returns an exit status. */
+	int (*run)(const struct front *front, int argc, char **argv);
+	bool hidden; /* not in the overview (complete) */
+};
+
+/* In the order of use; ends with a NULL name. */
+extern const struct command commands[];
+
+/* The options that every command has besides its own (--config, --help): ends with a NULL name. */
+extern const struct command_option command_common_options[];
+
+/*
+ * Parses the options of a command by its table with getopt_long: calls set for each. Operands stay behind
+ * *ret_first. `--help` prints the command's help to stdout and returns -ECANCELED: the command then returns
+ * 0. A wrong option is named, with the nearest right word, and points to --help: -EINVAL, and the command
+ * returns EXIT_STATUS_USAGE.
+ */
+int command_parse(const struct command *cmd, int argc, char **argv,
+		  int (*set)(void *ctx, const char *name, const char *value, struct error *err), void *ctx,
+		  int *ret_first);
+
+/* The entry of this table with that name; NULL. */
+const struct command *command_find(const char *name);
+
+/* Prints err to stderr and returns its exit status. */
+int command_fail(const struct error *err);
+
+/* Usage errors: "ckrfs: MESSAGE" and "try: ckrfs CMD --help"; returns EXIT_STATUS_USAGE. */
+int command_usage(const struct command *cmd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+int cmd_complete(const struct front *front, int argc, char **argv);
+int cmd_config(const struct front *front, int argc, char **argv);
+int cmd_init(const struct front *front, int argc, char **argv);
+int cmd_mount(const struct front *front, int argc, char **argv);
+int cmd_status(const struct front *front, int argc, char **argv);
+int cmd_umount(const struct front *front, int argc, char **argv);
+
+/* The mount(8) helpers, chosen by argv[0]; exit statuses are mount(8)'s. */
+int cmd_mount_helper(int argc, char **argv);
+int cmd_umount_helper(int argc, char **argv);
+
+#endif

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Configuration: ckrfs.conf(5). One table of options (config_options) drives the INI parser, -o words, the
+ * documentation check, completion and `ckrfs config --show`. The only file that includes ini.h is config.c.
+ * Life functions: one thread. A config holds no secret.
+ */
+#ifndef CKRFS_CONFIG_H
+#define CKRFS_CONFIG_H
+
+#include "error.h"
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+enum config_lower { CONFIG_LOWER_DIRECTORY };
+enum config_format { CONFIG_FORMAT_GOCRYPTFS, CONFIG_FORMAT_PLAIN };
+enum config_search { CONFIG_SEARCH_FIRST, CONFIG_SEARCH_LAST };
+
+/* One volume's effective values. Strings are owned by the config, NULL where unset and without default. */
+struct config {
+	char *name;   /* [volume NAME] */
+	char *source; /* absolute path after config_volume_finish() */
+	char *target; /* mount point, absolute, may be NULL */
+	int lower;    /* enum config_lower */
+	int format;   /* enum config_format */
+	char **keys;  /* key source specifications in order, NULL-terminated; never NULL */
+	size_t n_keys;
+	char *keyring;      /* "none", "inherit" or a serial, as text */
+	int keyring_search; /* enum config_search */
+	bool key_file_check;
+	uint64_t key_timeout_ms;
+	uint64_t scrypt_memory; /* bytes that opening a volume may take */
+	bool shared;            /* another mount of the same volume is allowed */
+	bool read_only;
+	bool allow_other;     /* default: yes as root, no otherwise */
+	bool suid, dev, exec; /* defaults no, no, yes */
+	bool writeback;       /* FUSE writeback cache */
+	uint64_t attr_timeout_ms, entry_timeout_ms, negative_timeout_ms;
+	unsigned threads; /* 0: as many as processors, 2 at least, 8 at most */
+	char *owner;      /* user name or uid that may control the mount besides root; NULL: who mounts */
+	char *log;        /* "syslog", "stderr" or a path */
+	int log_level;    /* enum log_level */
+	uint64_t stop_timeout_ms;      /* how long open files are served after a stop while busy */
+	struct config_origin *origins; /* one per option of the table: where the value came from */
+};
+
+enum config_type {
+	CONFIG_STRING,
+	CONFIG_PATH,
+	CONFIG_BOOL,
+	CONFIG_DURATION,
+	CONFIG_SIZE,
+	CONFIG_UINT,
+	CONFIG_WORD,
+	CONFIG_KEY, /* list of key source specifications */
+};
+
+struct config_option {
+	const char *name; /* as in the file and behind -o */
+	enum config_type type;
+	size_t offset;            /* of the member in struct config */
+	const char *fallback;     /* the default as text, NULL: unset */
+	const char *const *words; /* CONFIG_WORD: allowed words, NULL-terminated, index = value */
+	uint64_t min, max;        /* numbers */
+	const char *argument;     /* "PATH", "TIME", ... for help */
+	const char *help;         /* one line */
+	bool defaults_ok;         /* may stand in [defaults] */
+	/* CONFIG_STRING: returns NULL, or what a value must be. May be NULL: any text. */
+	const char *(*check)(const char *value);
+};
+
+/* The table; ends with a row whose name is NULL. */
+extern const struct config_option config_options[];
+
+/* "path", "bool", ...: what `ckrfs complete options` prints. */
+const char *config_type_name(enum config_type type);
+
+#define CONFIG_FILE_DEFAULT "/etc/ckrfs/ckrfs.conf"
+
+struct config_set; /* all files, parsed */
+
+/*
+ * Reads file (NULL: the default file, which may be missing, and the .conf files of its conf.d in alphabetical
+ * order; for another file the conf.d beside it). Every error has file and line, and the nearest right word:
+ * status 14. A file, or a directory on the way to it as far as conf.d, that is writable by others than root
+ * and uid is refused, as sudo and ssh do.
+ */
+int config_load(const char *file, uid_t uid, struct config_set **ret, struct error *err);
+void config_set_free(struct config_set *set);
+
+/* NULL-terminated names of the volumes, sorted; owned by the set. */
+const char *const *config_volumes(const struct config_set *set);
+
+/* The volume's values: defaults of the table, [defaults], [volume NAME]. -ENOENT with status 10 and the
+ * nearest name. */
+int config_volume(const struct config_set *set, const char *name, struct config **ret, struct error *err);
+
+/* 1 to 64 of [A-Za-z0-9._-], not starting with "." or "-": what [volume NAME] takes. */
+bool config_name_valid(const char *name);
+
+/* Values for a mount without a section: table and [defaults] only. */
+int config_anonymous(const struct config_set *set, const char *name, struct config **ret, struct error *err);
+
+/*
+ * Applies "-o a=b,c,ro,noatime": comma-separated, "\," is a comma. Knows mount(8)'s own words (rw, ro, suid,
+ * nosuid, dev, nodev, exec, noexec, defaults, _netdev, nofail, user, users, owner..., x-*, X-*, comment=):
+ * see the table in config.c. Unknown: nearest word. origin: "-o", shown by --show. A key= in -o replaces the
+ * section's list, further ones from the same origin append. mount(8) always passes rw: it takes back an ro of
+ * the same origin, but does not override the section's read-only.
+ */
+int config_apply_options(struct config *cfg, const char *options, const char *origin, struct error *err);
+
+/* One option by name, as from the command line. */
+int config_set_option(struct config *cfg, const char *name, const char *value, const char *origin,
+		      struct error *err);
+
+/* What only makes sense once all is known: source present, paths absolute, contradictions (key on a plain
+ * directory). Status 14. */
+int config_volume_finish(struct config *cfg, struct error *err);
+void config_free(struct config *cfg);
+
+/* `ckrfs config --show`: NAME = VALUE   # where it came from. Or as one JSON object. No secrets: there are
+ * none in it. */
+int config_show(const struct config *cfg, FILE *to, bool json);
+
+static inline void cleanup_config(struct config **c)
+{
+	config_free(*c);
+}
+static inline void cleanup_config_set(struct config_set **s)
+{
+	config_set_free(*s);
+}
+#define autoconfig __attribute__((cleanup(cleanup_config)))
+#define autoconfig_set __attribute__((cleanup(cleanup_config_set)))
+
+#endif

@@ -1,0 +1,446 @@
+/* SPDX-License-Identifier: MIT */
+#include "keeper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "control.h"
+#include "log.h"
+#include "mount.h"
+#include "notify.h"
+#include "sandbox.h"
+#include "server.h"
+#include "util.h"
+
+struct keeper {
+	struct mount *m;
+	struct control *control;
+	int signal_fd, report_fd; /* report_fd -1: in the foreground */
+	pid_t unmounting;         /* child that unmounts, 0: none */
+	bool lazy;                /* ... lazily */
+	bool lazy_wanted;         /* if it is busy, try again lazily */
+	uint64_t deadline;        /* MOUNT_STOPPING: when open files are cut off; 0: never */
+	bool ended;
+	int exit_status;
+};
+
+/* What passes from a starting keeper to the command that waits for it. */
+struct report {
+	enum keeper_event event;
+	char stage[KEEPER_STAGE_MAX];
+	struct error error;
+};
+
+/* ---- ends ---- */
+
+static void stopping(struct keeper *k)
+{
+	if (k->m->state == MOUNT_STOPPING)
+		return;
+	k->m->state = MOUNT_STOPPING;
+	k->deadline = monotonic_ms() + k->m->config->stop_timeout_ms;
+	notify_send("STOPPING=1\nSTATUS=unmounted");
+	log_msg(LOG_LEVEL_INFO, "\"%s\" is unmounted from %s", k->m->config->name, k->m->config->target);
+}
+
+static void answer_umount(struct keeper *k, int r)
+{
+	const char *name = k->m->config->name;
+	struct error err = ERROR_NONE;
+
+	if (r == -EBUSY) {
+		error_set(&err, r, EXIT_STATUS_BUSY, "cannot unmount \"%s\": %s is busy", name,
+			  k->m->config->target);
+		error_hint(&err, "ckrfs umount --lazy %s", name);
+	} else if (r < 0) {
+		error_errno(&err, r, EXIT_STATUS_FAILED, "cannot unmount \"%s\"", name);
+	}
+	control_umounted(k->control, &err);
+}
+
+static void unmount_begin(struct keeper *k, bool lazy)
+{
+	int r;
+
+	if (k->unmounting) {
+		k->lazy_wanted |= lazy;
+		return;
+	}
+	k->lazy = lazy;
+	r = fusemount_unmount_begin(&k->m->fuse, lazy, &k->unmounting);
+	if (r < 0)
+		answer_umount(k, r);
+}
+
+static void unmount_done(struct keeper *k, int r)
+{
+	k->unmounting = 0;
+	if (r == -EBUSY && k->lazy_wanted && !k->lazy) {
+		unmount_begin(k, true);
+		return;
+	}
+	/* -EINVAL: somebody else was faster. */
+	if (r == 0 || r == -EINVAL) {
+		stopping(k);
+		r = 0;
+	} else {
+		log_msg(LOG_LEVEL_WARNING, "cannot unmount %s: %s", k->m->config->target, strerror(-r));
+	}
+	answer_umount(k, r);
+}
+
+static void stop_by_signal(struct keeper *k, int signal)
+{
+	log_msg(LOG_LEVEL_INFO, "stopping \"%s\": %s", k->m->config->name, strsignal(signal));
+	/* Somebody insists, or nothing is left that could be waited for. */
+	if (k->m->state != MOUNT_UNLOCKED || (k->unmounting && k->lazy_wanted)) {
+		k->ended = true;
+		return;
+	}
+	k->lazy_wanted = true;
+	unmount_begin(k, false);
+}
+
+static void server_failed(struct keeper *k, int status)
+{
+	struct mount *m = k->m;
+	const char *name = m->config->name;
+
+	if (WIFSIGNALED(status))
+		log_msg(LOG_LEVEL_ERROR, "the server of \"%s\" was killed: %s", name,
+			strsignal(WTERMSIG(status)));
+	else
+		log_msg(LOG_LEVEL_ERROR, "the server of \"%s\" exited with status %d", name, WEXITSTATUS(status));
+	k->exit_status = EXIT_STATUS_FAILED;
+	mount_cut(m);
+	m->state = MOUNT_FAILED;
+	/* The dead mount stays, so that nobody writes into the directory below it; but a service manager is to
+	 * start us again, and that takes the target. */
+	k->ended = k->report_fd < 0;
+	notify_send("STATUS=the server died");
+}
+
+static void server_ended(struct keeper *k, int status)
+{
+	k->m->server_pid = 0;
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		k->ended = true;
+	else if (k->m->state == MOUNT_STOPPING)
+		k->ended = true;
+	else
+		server_failed(k, status);
+}
+
+/* ---- what can happen ---- */
+
+static void on_channel(struct keeper *k)
+{
+	struct server_message msg;
+	int r;
+
+	while (k->m->server_channel >= 0 && (r = server_receive(k->m->server_channel, false, &msg)) != -EAGAIN) {
+		if (r <= 0) {
+			/* Its exit status comes as a signal. */
+			close(k->m->server_channel);
+			k->m->server_channel = -1;
+		} else if (msg.type == SERVER_LOG) {
+			log_msg((enum log_level)msg.log.level, "%s", msg.log.line);
+		} else if (msg.type == SERVER_FAILED) {
+			log_error(&msg.error);
+		}
+	}
+}
+
+static void reap(struct keeper *k)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (pid == k->unmounting) {
+			unmount_done(k, fusemount_unmount_result(status));
+		} else if (pid == k->m->server_pid) {
+			on_channel(k);
+			server_ended(k, status);
+		}
+	}
+}
+
+static void on_signal(struct keeper *k)
+{
+	struct signalfd_siginfo info;
+
+	while (read(k->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+		if (info.ssi_signo == SIGCHLD)
+			reap(k);
+		else
+			stop_by_signal(k, (int)info.ssi_signo);
+	}
+}
+
+static void on_status(void *ctx, struct message_status *ret)
+{
+	const struct keeper *k = ctx;
+
+	mount_status(k->m, ret);
+}
+
+static void on_umount(void *ctx, bool lazy)
+{
+	struct keeper *k = ctx;
+
+	switch (k->m->state) {
+	case MOUNT_UNLOCKED:
+		unmount_begin(k, lazy);
+		break;
+	case MOUNT_FAILED:
+		/* Nothing can be lost any more; mount_stop() unmounts it. */
+		k->ended = true;
+		answer_umount(k, 0);
+		break;
+	default:
+		answer_umount(k, 0);
+	}
+}
+
+/* A dead mount that somebody else unmounted: there is nothing left to keep. */
+static void on_mounts_changed(struct keeper *k)
+{
+	if (k->m->state == MOUNT_FAILED && !fusemount_is_there(&k->m->fuse))
+		k->ended = true;
+}
+
+static int loop_timeout(const struct keeper *k)
+{
+	int timeout = control_timeout(k->control);
+	uint64_t now = monotonic_ms(), left;
+
+	if (k->m->state != MOUNT_STOPPING || !k->deadline)
+		return timeout;
+	left = k->deadline > now ? min_u64(k->deadline - now, INT32_MAX) : 0;
+	return timeout < 0 || left < (uint64_t)timeout ? (int)left : timeout;
+}
+
+static void on_time(struct keeper *k)
+{
+	if (k->m->state != MOUNT_STOPPING || !k->deadline || monotonic_ms() < k->deadline)
+		return;
+	log_msg(LOG_LEVEL_WARNING, "files of \"%s\" are still open %" PRIu64 " ms after it was unmounted: cut off",
+		k->m->config->name, k->m->config->stop_timeout_ms);
+	k->ended = true;
+}
+
+enum { POLL_SIGNAL, POLL_CHANNEL, POLL_MOUNTS, POLL_CONTROL };
+
+static void loop(struct keeper *k)
+{
+	struct pollfd fds[POLL_CONTROL + CONTROL_POLL_MAX];
+
+	/* Who waits for an unmount that is under way is answered. */
+	while (!k->ended || k->unmounting) {
+		bool failed = k->m->state == MOUNT_FAILED;
+		size_t n;
+
+		fds[POLL_SIGNAL] = (struct pollfd){.fd = k->signal_fd, .events = POLLIN};
+		fds[POLL_CHANNEL] = (struct pollfd){.fd = k->m->server_channel, .events = POLLIN};
+		fds[POLL_MOUNTS] = (struct pollfd){.fd = failed ? k->m->fuse.mountinfo_fd : -1, .events = POLLPRI};
+		n = control_poll(k->control, fds + POLL_CONTROL);
+		if (poll(fds, POLL_CONTROL + n, loop_timeout(k)) < 0 && errno != EINTR)
+			break;
+		if (fds[POLL_CHANNEL].revents)
+			on_channel(k);
+		if (fds[POLL_SIGNAL].revents)
+			on_signal(k);
+		if (fds[POLL_MOUNTS].revents)
+			on_mounts_changed(k);
+		control_serve(k->control, fds + POLL_CONTROL, n);
+		on_time(k);
+	}
+}
+
+/* ---- start ---- */
+
+/* Is there still somebody who waits? */
+static bool report(const struct keeper *k, enum keeper_event event, const char *stage, const struct error *err)
+{
+	struct report message = {.event = event};
+
+	if (k->report_fd < 0)
+		return true;
+	if (stage)
+		snprintf(message.stage, sizeof(message.stage), "%s", stage);
+	if (err)
+		message.error = *err;
+	return send(k->report_fd, &message, sizeof(message), MSG_NOSIGNAL) == (ssize_t)sizeof(message);
+}
+
+static void on_stage(void *ctx, const char *what)
+{
+	report(ctx, KEEPER_STAGE, what, NULL);
+	notify_send("STATUS=%s", what);
+	log_msg(LOG_LEVEL_DEBUG, "%s", what);
+}
+
+static int open_signals(struct keeper *k, struct error *err)
+{
+	sigset_t signals;
+
+	mount_signals(&signals);
+	k->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+	return k->signal_fd < 0 ? error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot listen to signals") : 0;
+}
+
+/* Lets go of what the caller lent: terminal, working directory, standard streams. */
+static int detach(const struct config *cfg, struct error *err)
+{
+	int last = strcmp(cfg->log, "stderr") == 0 ? STDOUT_FILENO : STDERR_FILENO;
+	autofd int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (null < 0 || setsid() < 0 || chdir("/") < 0)
+		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot go into the background");
+	for (int fd = 0; fd <= last; fd++)
+		if (dup2(null, fd) < 0)
+			return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot go into the background");
+	return 0;
+}
+
+/* What follows once the mount answers. */
+static int open_keeper(struct keeper *k, struct error *err)
+{
+	static const struct control_handler handler = {.status = on_status, .umount = on_umount};
+	struct mount *m = k->m;
+	int r = open_signals(k, err);
+
+	if (r == 0)
+		r = control_open(m->claim.dir_fd, m->owner, &handler, k, &k->control, err);
+	if (r == 0 && k->report_fd >= 0)
+		r = detach(m->config, err);
+	if (r < 0)
+		error_prefix(err, "cannot mount \"%s\"", m->config->name);
+	return r;
+}
+
+static int start(struct keeper *k, struct error *err)
+{
+	static const int reset[] = {SIGTERM, SIGINT, SIGHUP, SIGCHLD};
+	const struct config *cfg = k->m->config;
+	unsigned protections = 0;
+	int r;
+
+	prctl(PR_SET_NAME, "ckrfs-keeper");
+	/* What is ignored does not reach a signalfd, and ignored children leave no status. */
+	for (size_t i = 0; i < ARRAY_SIZE(reset); i++)
+		signal(reset[i], SIG_DFL);
+	r = sandbox_no_core(&protections, err);
+	if (r == 0)
+		r = log_open(cfg->log, (enum log_level)cfg->log_level, err);
+	if (r < 0)
+		return r;
+	r = mount_start(k->m, on_stage, k, err);
+	if (r < 0) {
+		log_error(err);
+		return r;
+	}
+	r = open_keeper(k, err);
+	if (r < 0)
+		mount_stop(k->m);
+	return r;
+}
+
+static void run(struct keeper *k)
+{
+	const struct config *cfg = k->m->config;
+
+	signal(SIGPIPE, SIG_IGN);
+	log_msg(LOG_LEVEL_INFO, "\"%s\" is mounted on %s", cfg->name, cfg->target);
+	notify_send("READY=1\nSTATUS=mounted on %s", cfg->target);
+	loop(k);
+	if (k->m->state != MOUNT_STOPPING)
+		notify_send("STOPPING=1");
+	mount_stop(k->m);
+	control_close(k->control);
+	close(k->signal_fd);
+	log_msg(LOG_LEVEL_INFO, "\"%s\" has ended", cfg->name);
+}
+
+/* Takes cfg over. */
+static int keeper_main(struct config *cfg, uid_t owner, int report_fd, struct error *err)
+{
+	struct keeper k = {.report_fd = report_fd, .signal_fd = -1};
+	int r = mount_new(cfg, owner, &k.m, err);
+
+	if (r == 0)
+		r = start(&k, err);
+	if (r < 0) {
+		report(&k, KEEPER_FAILED, NULL, err);
+	} else {
+		/* A mount that nobody was told of would stay for ever. */
+		k.ended = !report(&k, KEEPER_DONE, NULL, NULL);
+		if (k.report_fd >= 0)
+			shutdown(k.report_fd, SHUT_RDWR);
+		run(&k);
+		r = k.exit_status;
+	}
+	mount_free(k.m);
+	return r;
+}
+
+int keeper_run(struct config *cfg, uid_t owner, struct error *err)
+{
+	return keeper_main(cfg, owner, -1, err);
+}
+
+int keeper_spawn(struct config *cfg, uid_t owner, int *ret_fd, struct error *err)
+{
+	struct error local = ERROR_NONE;
+	int sv[2] = {-1, -1}, r = 0;
+	pid_t pid = -1;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) == 0) {
+		fflush(NULL);
+		pid = fork();
+	}
+	if (pid == 0) {
+		close(sv[0]);
+		r = keeper_main(cfg, owner, sv[1], &local);
+		_exit(r < 0 ? (int)local.status : r);
+	}
+	if (pid < 0)
+		r = error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot start a keeper");
+	else
+		*ret_fd = steal_fd(&sv[0]);
+	cleanup_close(&sv[0]);
+	cleanup_close(&sv[1]);
+	config_free(cfg);
+	return r;
+}
+
+enum keeper_event keeper_wait(int fd, int timeout_ms, char *stage, struct error *err)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct report message;
+
+	if (poll(&p, 1, timeout_ms) <= 0)
+		return KEEPER_QUIET;
+	if (recv(fd, &message, sizeof(message), 0) != (ssize_t)sizeof(message)) {
+		error_set(err, -EIO, EXIT_STATUS_FAILED, "the keeper died before the mount was there");
+		return KEEPER_FAILED;
+	}
+	if (message.event == KEEPER_STAGE)
+		memcpy(stage, message.stage, KEEPER_STAGE_MAX);
+	if (message.event == KEEPER_FAILED)
+		*err = message.error;
+	return message.event;
+}

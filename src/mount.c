@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: MIT */
+#include "mount.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "crypto.h"
+#include "log.h"
+#include "sandbox.h"
+#include "server.h"
+#include "util.h"
+
+enum { READ_AHEAD_KIB = 1024 };
+
+int mount_new(struct config *cfg, uid_t owner, struct mount **ret, struct error *err)
+{
+	struct mount *m = calloc(1, sizeof(*m));
+
+	if (!m)
+		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "cannot mount \"%s\"", cfg->name);
+	m->config = cfg;
+	m->owner = owner;
+	m->runtime = RUNTIME_NONE;
+	m->claim = CLAIM_NONE;
+	m->fuse = FUSEMOUNT_NONE;
+	m->server_channel = -1;
+	*ret = m;
+	return 0;
+}
+
+/* ---- the way up ---- */
+
+static int claim_name(struct mount *m, struct error *err)
+{
+	int r = runtime_open(true, &m->runtime, err);
+
+	return r < 0 ? r : runtime_claim(&m->runtime, m->config->name, &m->claim, err);
+}
+
+/* "none", "inherit" or a serial. */
+static int manager_ring(const char *word, int32_t *ret, struct error *err)
+{
+	uint64_t serial;
+
+	if (!word || strcmp(word, "none") == 0)
+		*ret = 0;
+	else if (strcmp(word, "inherit") == 0)
+		*ret = KEYRING_INHERIT;
+	else if (parse_u64(word, INT32_MAX, &serial) == 0 && serial > 0)
+		*ret = (int32_t)serial;
+	else
+		return error_set(err, -EINVAL, EXIT_STATUS_CONFIG,
+				 "keyring \"%s\" is neither none nor inherit nor a serial number", word);
+	return 0;
+}
+
+static int open_keyring(struct mount *m, struct error *err)
+{
+	int32_t manager = 0;
+	int r = manager_ring(m->config->keyring, &manager, err);
+
+	if (r < 0)
+		return r;
+	return keyring_open(&m->ring, manager, m->config->keyring_search == CONFIG_SEARCH_FIRST, err);
+}
+
+static int parse_sources(struct mount *m, struct error *err)
+{
+	int r = 0;
+
+	m->keysources = calloc(m->config->n_keys + 1, sizeof(struct keysource *));
+	if (!m->keysources)
+		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "cannot read the key sources");
+	for (size_t i = 0; r == 0 && i < m->config->n_keys; i++)
+		r = keysource_parse(m->config->keys[i], &m->keysources[i], err);
+	return r;
+}
+
+static int open_volume(struct mount *m, struct error *err)
+{
+	const struct config *cfg = m->config;
+	struct lower_params lower = {
+		.kind = cfg->lower,
+		.source = cfg->source,
+		.read_only = cfg->read_only,
+		.shared = cfg->shared,
+	};
+	struct format_params format = {.kind = cfg->format, .scrypt_memory = cfg->scrypt_memory};
+	int r = lower_open(&lower, &m->lower, err);
+
+	if (r < 0)
+		return r;
+	format.root_fd = lower_root(m->lower);
+	r = format_open(&format, &m->format, err);
+	return r < 0 ? error_prefix(err, "source %s", cfg->source) : 0;
+}
+
+static int read_key(struct mount *m, struct error *err)
+{
+	const struct config *cfg = m->config;
+	struct keysource_env env = {
+		.ring = &m->ring,
+		.check_files = cfg->key_file_check,
+		.timeout_ms = (int)min_u64(cfg->key_timeout_ms, INT32_MAX),
+		.volume = cfg->name,
+		.uid = getuid(),
+	};
+	int r = keysource_read_first(m->keysources, cfg->n_keys, &env, &m->key, err);
+
+	if (r < 0 && cfg->n_keys == 0 && cfg->target)
+		error_hint(err, "ckrfs mount %s %s --key file:/path/to/key", cfg->name, cfg->target);
+	return r;
+}
+
+static int unlock(struct mount *m, void (*stage)(void *ctx, const char *what), void *ctx, struct error *err)
+{
+	int r;
+
+	if (!format_needs_key(m->format))
+		return 0;
+	stage(ctx, "waiting for the key");
+	r = read_key(m, err);
+	if (r < 0)
+		return r;
+	stage(ctx, m->key.passphrase ? "opening the volume (scrypt)" : "opening the volume");
+	return format_unlock(m->format, &m->key, err);
+}
+
+static int make_stats(struct mount *m, struct error *err)
+{
+	void *p = mmap(NULL, sizeof(*m->stats), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot get memory for counters");
+	m->stats = p;
+	return 0;
+}
+
+void mount_signals(sigset_t *ret)
+{
+	sigemptyset(ret);
+	sigaddset(ret, SIGTERM);
+	sigaddset(ret, SIGINT);
+	sigaddset(ret, SIGHUP);
+	sigaddset(ret, SIGCHLD);
+}
+
+static int mount_target(struct mount *m, struct error *err)
+{
+	struct record record = {.keeper = getpid()};
+	sigset_t signals;
+	int r;
+
+	/* From here on there is something to undo: signals wait for the keeper's loop. */
+	mount_signals(&signals);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
+	r = fusemount_mount(m->config, &m->fuse, err);
+	if (r < 0)
+		return r;
+	snprintf(record.target, sizeof(record.target), "%s", m->config->target);
+	snprintf(record.source, sizeof(record.source), "%s", m->config->source);
+	r = runtime_record(&m->claim, &record);
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot write to %s/%s", m->runtime.path,
+				   m->config->name);
+	return fusemount_leave_namespace(&m->fuse, err);
+}
+
+static int wait_for_server(struct mount *m, struct error *err)
+{
+	struct server_message msg;
+	int r;
+
+	while ((r = server_receive(m->server_channel, true, &msg)) > 0 && msg.type == SERVER_LOG)
+		log_msg((enum log_level)msg.log.level, "%s", msg.log.line);
+	if (r > 0 && msg.type == SERVER_READY) {
+		m->protections |= msg.protections;
+		return 0;
+	}
+	if (r > 0 && msg.type == SERVER_FAILED && msg.error.code < 0) {
+		*err = msg.error;
+		return msg.error.code;
+	}
+	return error_set(err, -EIO, EXIT_STATUS_FAILED, "the server died before it had started");
+}
+
+static int start_server(struct mount *m, struct error *err)
+{
+	int r = server_fork(m, err);
+
+	if (r == 0)
+		r = wait_for_server(m, err);
+	if (r < 0)
+		return r;
+	fusemount_read_ahead(&m->fuse, READ_AHEAD_KIB);
+	snprintf(m->key_identifier, sizeof(m->key_identifier), "%s", format_key_identifier(m->format));
+	snprintf(m->secret_memory, sizeof(m->secret_memory), "%s", secret_protection());
+	/* The server has what it needs: here nobody needs the key any more. */
+	format_free(steal_ptr(&m->format));
+	m->since = time(NULL);
+	m->state = MOUNT_UNLOCKED;
+	return 0;
+}
+
+int mount_get_key(struct mount *m, struct error *err)
+{
+	int r = crypto_init();
+
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot set up the cryptography");
+	r = open_keyring(m, err);
+	if (r == 0)
+		r = parse_sources(m, err);
+	return r < 0 ? r : read_key(m, err);
+}
+
+static int start_steps(struct mount *m, void (*stage)(void *ctx, const char *what), void *ctx,
+		       struct error *err)
+{
+	int r = crypto_init();
+
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot set up the cryptography");
+	r = claim_name(m, err);
+	if (r == 0)
+		r = open_keyring(m, err);
+	if (r == 0)
+		r = parse_sources(m, err);
+	if (r == 0)
+		r = open_volume(m, err);
+	if (r == 0)
+		r = unlock(m, stage, ctx, err);
+	if (r == 0)
+		r = make_stats(m, err);
+	if (r == 0)
+		r = mount_target(m, err);
+	if (r < 0)
+		return r;
+	stage(ctx, "starting");
+	return start_server(m, err);
+}
+
+int mount_start(struct mount *m, void (*stage)(void *ctx, const char *what), void *ctx, struct error *err)
+{
+	int r;
+
+	m->keeper_pid = getpid();
+	r = start_steps(m, stage, ctx, err);
+	if (r < 0) {
+		error_prefix(err, "cannot mount \"%s\"", m->config->name);
+		mount_stop(m);
+	}
+	return r;
+}
+
+/* ---- the way down ---- */
+
+void mount_cut(struct mount *m)
+{
+	if (m->server_pid > 0) {
+		kill(m->server_pid, SIGKILL);
+		while (waitpid(m->server_pid, NULL, 0) < 0 && errno == EINTR)
+			;
+		m->server_pid = 0;
+	}
+	cleanup_close(&m->fuse.fuse_fd);
+	m->fuse.fuse_fd = -1;
+	cleanup_close(&m->server_channel);
+	m->server_channel = -1;
+}
+
+void mount_stop(struct mount *m)
+{
+	bool mounted = m->fuse.mountinfo_fd >= 0;
+
+	mount_cut(m);
+	if (mounted && fusemount_is_there(&m->fuse))
+		fusemount_unmount(&m->fuse, true);
+	fusemount_close(&m->fuse);
+	if (m->stats)
+		munmap(m->stats, sizeof(*m->stats));
+	m->stats = NULL;
+	format_free(steal_ptr(&m->format));
+	key_wipe(&m->key);
+	lower_close(steal_ptr(&m->lower));
+	if (m->ring.mount)
+		keyring_close(&m->ring);
+	runtime_release(&m->runtime, m->config->name, &m->claim);
+	runtime_close(&m->runtime);
+}
+
+void mount_free(struct mount *m)
+{
+	if (!m)
+		return;
+	for (size_t i = 0; m->keysources && i < m->config->n_keys; i++)
+		keysource_free(m->keysources[i]);
+	free(m->keysources);
+	config_free(m->config);
+	free(m);
+}
+
+/* ---- what there is to see ---- */
+
+static const char *state_word(enum mount_state state)
+{
+	static const char *const words[] = {
+		[MOUNT_STARTING] = "starting",
+		[MOUNT_UNLOCKED] = "unlocked",
+		[MOUNT_STOPPING] = "stopping",
+		[MOUNT_FAILED] = "failed",
+	};
+
+	return words[state];
+}
+
+void mount_status(const struct mount *m, struct message_status *ret)
+{
+	const struct config *cfg = m->config;
+	struct message_status s = {
+		.since = m->since,
+		.keyring = m->ring.mount,
+		.requests = atomic_load(&m->stats->requests),
+		.read_bytes = atomic_load(&m->stats->read_bytes),
+		.written_bytes = atomic_load(&m->stats->written_bytes),
+		.errors = atomic_load(&m->stats->errors),
+		.damages = atomic_load(&m->stats->damages),
+		.owner = m->owner,
+		.keeper_pid = m->keeper_pid,
+		.server_pid = m->server_pid,
+		.read_only = cfg->read_only,
+		.shared = cfg->shared,
+	};
+
+	snprintf(s.name, sizeof(s.name), "%s", cfg->name);
+	snprintf(s.state, sizeof(s.state), "%s", state_word(m->state));
+	snprintf(s.source, sizeof(s.source), "%s", cfg->source);
+	snprintf(s.target, sizeof(s.target), "%s", cfg->target);
+	snprintf(s.lower, sizeof(s.lower), "%s", lower_name(m->lower));
+	snprintf(s.format, sizeof(s.format), "%s", cfg->format == CONFIG_FORMAT_PLAIN ? "plain" : "gocryptfs");
+	snprintf(s.key_identifier, sizeof(s.key_identifier), "%s", m->key_identifier);
+	snprintf(s.key_source, sizeof(s.key_source), "%s", m->key.source[0] ? m->key.source : "-");
+	snprintf(s.secret_memory, sizeof(s.secret_memory), "%s", m->secret_memory);
+	sandbox_words(m->protections, s.protections, sizeof(s.protections));
+	*ret = s;
+}

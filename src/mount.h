@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The spine: one struct mount holds what belongs to one mount; nothing reaches it through a global. mount.c
+ * takes a mount through its life in one order (mount_start) and back in the opposite one (mount_free);
+ * keeper.c runs the event loop around it; server.c is the process that answers FUSE requests.
+ */
+#ifndef CKRFS_MOUNT_H
+#define CKRFS_MOUNT_H
+
+#include "config.h"
+#include "error.h"
+#include "format.h"
+#include "fs.h"
+#include "fusemount.h"
+#include "keyring.h"
+#include "keysource.h"
+#include "lower.h"
+#include "message.h"
+#include "runtime.h"
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum mount_state {
+	MOUNT_STARTING,
+	MOUNT_UNLOCKED, /* serving */
+	MOUNT_STOPPING, /* unmounted, what is still open is served */
+	MOUNT_FAILED,   /* the server died: callers get ENOTCONN until `ckrfs umount` */
+};
+
+struct mount {
+	struct config *config; /* owned */
+	uid_t owner;           /* may control the mount besides root */
+	struct runtime runtime;
+	struct claim claim; /* of the name, in the runtime directory */
+	struct keyring ring;
+	struct keysource **keysources; /* owned, config->n_keys of them */
+	struct key key;                /* bytes NULL once the format has them; key.source stays for status */
+	struct lower *lower;
+	struct format *format; /* NULL in the keeper once the server has started */
+	char key_identifier[64];
+	struct fs_stats *stats; /* shared memory */
+	struct fusemount fuse;  /* fuse.fuse_fd is the keeper's copy; closing all ends every request with ENOTCONN */
+	pid_t keeper_pid;       /* who runs mount_start() */
+	pid_t server_pid;       /* 0: none */
+	int server_channel;     /* SOCK_SEQPACKET to the server */
+	enum mount_state state;
+	int64_t since;        /* seconds since 1970 when it was unlocked */
+	unsigned protections; /* enum sandbox_protection, of the server */
+	char secret_memory[16];
+};
+
+/* Takes cfg, whose target is canonical (fusemount_check_target). */
+int mount_new(struct config *cfg, uid_t owner, struct mount **ret, struct error *err);
+
+/*
+ * Everything up to a server that answers, in the keeper's process, before it has threads. stage is told what
+ * may take long, before it begins. On failure all is undone but what mount_free() frees.
+ */
+int mount_start(struct mount *m, void (*stage)(void *ctx, const char *what), void *ctx, struct error *err);
+
+/* Only the key, into m->key: for making a volume. The same process state as for mount_start() is needed. */
+int mount_get_key(struct mount *m, struct error *err);
+
+/* No request is answered any more: those that wait fail with ENOTCONN. The server is killed if it still lives;
+ * the mount itself stays. */
+void mount_cut(struct mount *m);
+
+/* The reverse of mount_start(); unmounts (lazily) what is still mounted. */
+void mount_stop(struct mount *m);
+void mount_free(struct mount *m);
+
+/* The signals that the keeper's loop takes; mount_start() blocks them before there is something to undo. */
+void mount_signals(sigset_t *ret);
+
+void mount_status(const struct mount *m, struct message_status *ret);
+
+#endif

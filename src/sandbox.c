@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: MIT */
+#include "sandbox.h"
+
+#include <errno.h>
+#include <linux/capability.h>
+#include <linux/landlock.h>
+#include <linux/securebits.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "util.h"
+
+int sandbox_no_core(unsigned *protections, struct error *err)
+{
+	struct rlimit none = {0, 0};
+
+	if (setrlimit(RLIMIT_CORE, &none) < 0 || prctl(PR_SET_DUMPABLE, 0) < 0)
+		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot turn core files off");
+	*protections |= SANDBOX_NO_CORE;
+	return 0;
+}
+
+static int die_with(pid_t keeper, struct error *err)
+{
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot tie the server to its keeper");
+	if (getppid() != keeper)
+		return error_set(err, -ESRCH, EXIT_STATUS_FAILED, "the keeper died");
+	return 0;
+}
+
+/*
+ * A root directory with nothing in it. /proc is the one directory that is there everywhere: what the server
+ * needs of it is open. The old root is let go of; what the open fds name stays.
+ */
+static int empty_root(void)
+{
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("ckrfs", "/proc", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
+		  "size=4k,nr_inodes=4,mode=555") < 0 ||
+	    chdir("/proc") < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 ||
+	    chdir("/") < 0 ||
+	    mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
+		  NULL) < 0)
+		return -errno;
+	return 0;
+}
+
+static uint64_t bit(int capability)
+{
+	return 1ull << capability;
+}
+
+/* facts: what full POSIX behaviour for many users takes; capabilities(7). */
+static uint64_t capabilities_kept(bool system_admin)
+{
+	uint64_t set = bit(CAP_CHOWN) | bit(CAP_DAC_OVERRIDE) | bit(CAP_DAC_READ_SEARCH) | bit(CAP_FOWNER) |
+		       bit(CAP_FSETID) | bit(CAP_SETUID) | bit(CAP_SETGID) | bit(CAP_MKNOD) |
+		       bit(CAP_SETFCAP) | bit(CAP_LINUX_IMMUTABLE);
+
+	return system_admin ? set | bit(CAP_SYS_ADMIN) : set;
+}
+
+/*
+ * The fs layer creates things as its callers by setfsuid(2), and needs its capabilities for that still:
+ * SECBIT_NO_SETUID_FIXUP. Root without them gains nothing by exec: SECBIT_NOROOT.
+ */
+static int drop_capabilities(uint64_t keep)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[2];
+
+	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP | SECBIT_NO_SETUID_FIXUP_LOCKED | SECBIT_NOROOT |
+					     SECBIT_NOROOT_LOCKED | SECBIT_NO_CAP_AMBIENT_RAISE |
+					     SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED) < 0)
+		return -errno;
+	for (int c = 0; prctl(PR_CAPBSET_READ, c) >= 0; c++)
+		if ((c >= 64 || !(keep & bit(c))) && prctl(PR_CAPBSET_DROP, c) < 0)
+			return -errno;
+	if (syscall(SYS_capget, &head, data) < 0)
+		return -errno;
+	for (int i = 0; i < 2; i++) {
+		/* A manager may have fewer itself. */
+		data[i].permitted &= (uint32_t)(keep >> 32 * i);
+		data[i].effective = data[i].permitted;
+		data[i].inheritable = 0;
+	}
+	return syscall(SYS_capset, &head, data) < 0 ? -errno : 0;
+}
+
+static int leave_host(bool system_admin, unsigned *protections, struct error *err)
+{
+	int r;
+
+	if (unshare(CLONE_NEWIPC) == 0)
+		*protections |= SANDBOX_PRIVATE_IPC;
+	if (unshare(CLONE_NEWNET) == 0)
+		*protections |= SANDBOX_PRIVATE_NET;
+	r = empty_root();
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED,
+				   "cannot give the server an empty root directory");
+	*protections |= SANDBOX_EMPTY_ROOT;
+	r = drop_capabilities(capabilities_kept(system_admin));
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot drop the server's capabilities");
+	*protections |= SANDBOX_CAPABILITIES;
+	return 0;
+}
+
+/* ---- Landlock, landlock(7) ---- */
+
+/* As of ABI 6; older kernels take its beginning. linux/landlock.h of the build machine may have less. */
+struct ruleset {
+	uint64_t handled_access_fs, handled_access_net, scoped;
+};
+
+enum { RULESET_SIZE_1 = 8, RULESET_SIZE_4 = 16, RULESET_SIZE_6 = 24 };
+
+/* How many rights for files there are: bits 0 to n-1. */
+static int landlock_file_rights(int abi)
+{
+	return abi >= 5 ? 16 : abi >= 3 ? 15 : abi >= 2 ? 14 : 13;
+}
+
+static int landlock_restrict(int abi, int root_fd)
+{
+	struct ruleset set = {.handled_access_fs = (1ull << landlock_file_rights(abi)) - 1,
+			      .handled_access_net = 3, /* bind and connect, TCP */
+			      .scoped = 3 };           /* abstract unix sockets, signals */
+	struct landlock_path_beneath_attr rule = {.allowed_access = set.handled_access_fs, .parent_fd = root_fd};
+	size_t size = abi >= 6 ? RULESET_SIZE_6 : abi >= 4 ? RULESET_SIZE_4 : RULESET_SIZE_1;
+	autofd int fd = (int)syscall(SYS_landlock_create_ruleset, &set, size, 0);
+
+	if (fd < 0 || syscall(SYS_landlock_add_rule, fd, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) < 0 ||
+	    syscall(SYS_landlock_restrict_self, fd, 0) < 0)
+		return -errno;
+	return 0;
+}
+
+/* What the kernel does not have is left out. */
+static int landlock_enter(int root_fd, unsigned *protections)
+{
+	int abi = (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+	int r;
+
+	if (abi < 1)
+		return 0;
+	r = landlock_restrict(abi, root_fd);
+	if (r == 0)
+		*protections |= SANDBOX_LANDLOCK;
+	return r;
+}
+
+int sandbox_enter(pid_t keeper, int root_fd, bool system_admin, unsigned *protections, struct error *err)
+{
+	int r = die_with(keeper, err);
+
+	if (r < 0)
+		return r;
+	*protections |= SANDBOX_DIES_WITH_KEEPER;
+	if (geteuid() == 0) {
+		r = leave_host(system_admin, protections, err);
+		if (r < 0)
+			return r;
+	}
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot set no_new_privs");
+	*protections |= SANDBOX_NO_NEW_PRIVS;
+	r = landlock_enter(root_fd, protections);
+	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "cannot confine the server by Landlock") : 0;
+}
+
+void sandbox_words(unsigned protections, char *text, size_t size)
+{
+	static const char *const words[] = {"no-core",          "no-new-privs", "capabilities",
+					    "empty-root",       "private-ipc",  "private-net",
+					    "dies-with-keeper", "private-lower", "landlock"};
+	size_t used = 0;
+
+	text[0] = '\0';
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		if (protections & 1u << i && used < size)
+			used += (size_t)snprintf(text + used, size - used, "%s%s", used ? " " : "", words[i]);
+}

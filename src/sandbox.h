@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What keeper and server give up. Each protection that took effect is one bit, shown by `ckrfs status`; what
+ * a kernel does not have is left out and not claimed. Process start, single thread.
+ */
+#ifndef CKRFS_SANDBOX_H
+#define CKRFS_SANDBOX_H
+
+#include "error.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+enum sandbox_protection {
+	SANDBOX_NO_CORE =
+		1 << 0, /* RLIMIT_CORE 0 and not dumpable: no core file, no ptrace by the same user */
+	SANDBOX_NO_NEW_PRIVS = 1 << 1, /* no_new_privs */
+	SANDBOX_CAPABILITIES = 1 << 2, /* only those that serving files needs */
+	SANDBOX_EMPTY_ROOT = 1 << 3,   /* private mount namespace, its root an empty read-only directory */
+	SANDBOX_PRIVATE_IPC = 1 << 4,  /* own IPC namespace */
+	SANDBOX_PRIVATE_NET = 1 << 5,  /* own network namespace without any interface up */
+	SANDBOX_DIES_WITH_KEEPER = 1 << 6,
+	SANDBOX_PRIVATE_LOWER = 1 << 7, /* the volume's root is a mount of its own */
+	SANDBOX_LANDLOCK = 1 << 8,      /* no file can be opened but below the volume's root; landlock(7) */
+};
+
+/* For keeper and server: first thing in the process. */
+int sandbox_no_core(unsigned *protections, struct error *err);
+
+/*
+ * For the server. keeper: its parent, which it must not outlive. root_fd: directory below which it may work.
+ * system_admin: keep CAP_SYS_ADMIN (trusted.* attributes of a volume without a key). Fds that are open stay
+ * usable. As somebody else than root what needs privileges is left out.
+ */
+int sandbox_enter(pid_t keeper, int root_fd, bool system_admin, unsigned *protections, struct error *err);
+
+/* The words for a set of protections, with blanks between. */
+void sandbox_words(unsigned protections, char *text, size_t size);
+
+#endif

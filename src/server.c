@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: MIT */
+#include "server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "log.h"
+#include "sandbox.h"
+#include "store.h"
+#include "util.h"
+
+/* Places that were logged once already: more than that are counted only. */
+enum { DAMAGES_REMEMBERED = 4096, THREADS_MIN = 2, THREADS_MAX = 8 };
+
+struct server {
+	const struct mount *mount;
+	int channel;
+	unsigned protections;
+	pthread_mutex_t lock; /* guards the members below */
+	size_t n_damages;
+	uint64_t damages[DAMAGES_REMEMBERED];
+};
+
+/* ---- what the keeper is told ---- */
+
+int server_receive(int channel, bool wait, struct server_message *ret)
+{
+	ssize_t n;
+
+	do
+		n = recv(channel, ret, sizeof(*ret), wait ? 0 : MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	if (n > 0 && (size_t)n < sizeof(*ret))
+		return -EBADMSG;
+	ret->error.text[sizeof(ret->error.text) - 1] = '\0';
+	ret->error.hint[sizeof(ret->error.hint) - 1] = '\0';
+	if (ret->type == SERVER_LOG)
+		ret->log.line[sizeof(ret->log.line) - 1] = '\0';
+	return (int)n;
+}
+
+static void send_message(int channel, const struct server_message *msg, int flags)
+{
+	/* Without a keeper there is nobody to tell; the kernel ends this process then. */
+	(void)!send(channel, msg, sizeof(*msg), MSG_NOSIGNAL | flags);
+}
+
+/* A keeper that does not read must not stop requests: then lines are lost. */
+static void send_line(void *ctx, enum log_level level, const char *line)
+{
+	const struct server *s = ctx;
+	struct server_message msg = {.type = SERVER_LOG};
+
+	msg.log.level = (int)level;
+	snprintf(msg.log.line, sizeof(msg.log.line), "%s", line);
+	send_message(s->channel, &msg, MSG_DONTWAIT);
+}
+
+static void send_ready(void *ctx)
+{
+	const struct server *s = ctx;
+	struct server_message msg = {.type = SERVER_READY};
+
+	msg.protections = s->protections;
+	send_message(s->channel, &msg, 0);
+}
+
+/* ---- damage ---- */
+
+static uint64_t hash_text(uint64_t h, const char *text)
+{
+	while (*text)
+		h = (h ^ (unsigned char)*text++) * 1099511628211u; /* FNV-1a */
+	return h;
+}
+
+/* Is this place new? */
+static bool damage_remember(struct server *s, uint64_t hash)
+{
+	bool known = false;
+
+	pthread_mutex_lock(&s->lock);
+	for (size_t i = 0; i < s->n_damages && !known; i++)
+		known = s->damages[i] == hash;
+	if (!known && s->n_damages < DAMAGES_REMEMBERED)
+		s->damages[s->n_damages++] = hash;
+	else
+		known = true;
+	pthread_mutex_unlock(&s->lock);
+	return !known;
+}
+
+static void damage_found(void *ctx, const char *what, const char *where)
+{
+	struct server *s = ctx;
+
+	if (!damage_remember(s, hash_text(hash_text(14695981039346656037u, what), where)))
+		return;
+	atomic_fetch_add(&s->mount->stats->damages, 1);
+	log_msg(LOG_LEVEL_WARNING, "damaged: %s: %s", where, what);
+}
+
+/* ---- start ---- */
+
+/* Closes all fds but the standard ones and those of keep (sorted here). */
+static int close_others(int *keep, size_t n)
+{
+	unsigned from = STDERR_FILENO + 1;
+
+	for (size_t i = 0; i < n; i++)
+		for (size_t j = i + 1; j < n; j++)
+			if (keep[j] < keep[i]) {
+				int t = keep[i];
+
+				keep[i] = keep[j];
+				keep[j] = t;
+			}
+	for (size_t i = 0; i < n; i++) {
+		if ((unsigned)keep[i] > from && close_range(from, (unsigned)keep[i] - 1, 0) < 0)
+			return -errno;
+		from = (unsigned)keep[i] + 1;
+	}
+	return close_range(from, ~0U, 0) < 0 ? -errno : 0;
+}
+
+static void raise_fd_limit(void)
+{
+	struct rlimit lim;
+
+	if (getrlimit(RLIMIT_NOFILE, &lim) == 0) {
+		lim.rlim_cur = lim.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &lim);
+	}
+}
+
+/* The keeper's terminal or pipes are not the server's. */
+static int detach_stdio(void)
+{
+	autofd int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	for (int fd = 0; fd <= STDERR_FILENO; fd++)
+		if (null < 0 || dup2(null, fd) < 0)
+			return -errno;
+	return 0;
+}
+
+static int shed(struct server *s, struct error *err)
+{
+	const struct mount *m = s->mount;
+	int keep[] = {s->channel, m->fuse.fuse_fd, lower_root(m->lower)};
+	int r;
+
+	log_set_sink(send_line, s);
+	r = close_others(keep, ARRAY_SIZE(keep));
+	if (r == 0)
+		r = detach_stdio();
+	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "cannot close what the server must not have") : 0;
+}
+
+static int shut_in(struct server *s, struct error *err)
+{
+	const struct mount *m = s->mount;
+	bool plain = m->config->format == CONFIG_FORMAT_PLAIN;
+	int r = store_init_proc();
+
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot open /proc/self/fd");
+	r = sandbox_no_core(&s->protections, err);
+	if (r == 0)
+		r = sandbox_enter(m->keeper_pid, lower_root(m->lower), plain, &s->protections, err);
+	if (r < 0)
+		return r;
+	if (lower_private(m->lower))
+		s->protections |= SANDBOX_PRIVATE_LOWER;
+	r = store_enter_proc();
+	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "cannot enter /proc/self/fd") : 0;
+}
+
+static unsigned thread_count(const struct config *cfg)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (cfg->threads)
+		return cfg->threads;
+	return (unsigned)min_u64(THREADS_MAX, max_u64(THREADS_MIN, cpus > 0 ? (uint64_t)cpus : 1));
+}
+
+static int serve(struct server *s, struct error *err)
+{
+	const struct mount *m = s->mount;
+	const struct config *cfg = m->config;
+	struct fs_params params = {
+		.fuse_fd = m->fuse.fuse_fd,
+		.root_fd = lower_root(m->lower),
+		.format = m->format,
+		.stats = m->stats,
+		.threads = thread_count(cfg),
+		.writeback = cfg->writeback,
+		.read_only = cfg->read_only,
+		.shared = cfg->shared,
+		.act_as_caller = geteuid() == 0,
+		.attr_timeout_ms = cfg->attr_timeout_ms,
+		.entry_timeout_ms = cfg->entry_timeout_ms,
+		.negative_timeout_ms = cfg->negative_timeout_ms,
+		.ready = send_ready,
+		.ready_ctx = s,
+	};
+	struct fs *fs;
+	int r = format_start(m->format, damage_found, s, err);
+
+	if (r == 0)
+		r = fs_new(&params, &fs, err);
+	if (r < 0)
+		return r;
+	r = fs_serve(fs);
+	fs_free(fs);
+	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "the FUSE device failed") : 0;
+}
+
+static void __attribute__((noreturn)) server_run(const struct mount *m, int channel)
+{
+	struct server *s = calloc(1, sizeof(*s));
+	struct server_message msg = {.type = SERVER_FAILED};
+	struct error err = ERROR_NONE;
+	int r;
+
+	if (!s)
+		_exit(EXIT_STATUS_FAILED);
+	s->mount = m;
+	s->channel = channel;
+	pthread_mutex_init(&s->lock, NULL);
+	prctl(PR_SET_NAME, "ckrfs-server");
+	umask(0);
+	raise_fd_limit();
+	r = shed(s, &err);
+	if (r == 0)
+		r = shut_in(s, &err);
+	if (r == 0)
+		r = serve(s, &err);
+	format_free(m->format);
+	if (r == 0)
+		_exit(EXIT_STATUS_DONE);
+	msg.error = err;
+	send_message(channel, &msg, 0);
+	_exit(EXIT_STATUS_FAILED);
+}
+
+int server_fork(struct mount *m, struct error *err)
+{
+	int sv[2];
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0)
+		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot make a channel to the server");
+	fflush(NULL);
+	pid = fork();
+	if (pid == 0)
+		server_run(m, sv[1]);
+	close(sv[1]);
+	if (pid < 0) {
+		int code = -errno;
+
+		close(sv[0]);
+		return error_errno(err, code, EXIT_STATUS_FAILED, "cannot start the server");
+	}
+	m->server_pid = pid;
+	m->server_channel = sv[0];
+	return 0;
+}

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: MIT
+"""Key hunting: nobody but the mount's own secret pages holds the key, in any form, at any time we can look."""
+import hashlib
+import hmac
+import os
+import resource
+import signal
+import subprocess
+from pathlib import Path
+
+import containers
+import pytest
+from support import TOOLS, alive, forms, kernel_lacks, run, sanitized, wait_until
+
+PASSPHRASE = "a passphrase to hunt for"
+CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
+
+
+def hkdf(key, info):
+    prk = hmac.new(bytes(32), key, hashlib.sha256).digest()
+    return hmac.new(prk, info + b"\x01", hashlib.sha256).digest()
+
+
+def hunted(master):
+    """Everything that opens the volume or a part of it."""
+    keys = [master, PASSPHRASE.encode(), hkdf(master, b"AES-GCM file content encryption"),
+            hkdf(master, b"EME filename encryption")]
+    return sorted(form for key in keys for form in forms(key))
+
+
+def test_hunted_keys_are_the_right_ones():
+    """The derived keys are those of gocryptfs, by known answers; otherwise the hunt would look for nothing."""
+    master = bytes(range(32))
+    assert hkdf(master, b"AES-GCM file content encryption").hex().startswith("17df772cfec9d28b9ede3c753d0010ba")
+    assert hkdf(master, b"EME filename encryption").hex().startswith("59366f708e4d4ed892d6bd6ca0de6e92")
+
+
+class Hunt:
+    def __init__(self, ck, secrets):
+        self.path = ck.dir / "patterns"
+        self.path.write_text("".join(s.hex() + "\n" for s in secrets))
+        self.secrets = secrets
+
+    def scan(self, *args):
+        done = run(TOOLS / "memscan", self.path, *map(str, args), check=False)
+        assert done.returncode in (0, 1), done.stderr
+        return [line for line in done.stdout.decode().splitlines() if ": pattern" in line]
+
+    def memory(self, pids):
+        return self.scan(*pids)
+
+    def files(self, paths):
+        return self.scan("-f", *paths)
+
+    def texts(self, pids):
+        """argv and environment as the kernel shows them"""
+        hits = []
+        for pid in pids:
+            for name in ("cmdline", "environ"):
+                text = Path(f"/proc/{pid}/{name}").read_bytes()
+                hits += [f"{pid} {name}" for s in self.secrets if s in text]
+        return hits
+
+    def all(self, pids):
+        return self.memory(pids) + self.texts(pids)
+
+
+def descendants(pid):
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        found += [int(child), *descendants(int(child))]
+    return found
+
+
+SOURCES = {
+    "file-pass": lambda ck, master: f"file:{ck.key_file(PASSPHRASE)}",
+    "file-hex": lambda ck, master: f"file:{ck.key_file(master.hex())}?fmt=hex",
+    "file-raw": lambda ck, master: f"file:{ck.key_file(master)}?fmt=raw",
+    "exec": lambda ck, master: f"exec:/bin/cat {ck.key_file(PASSPHRASE)}",
+}
+
+
+def look_everywhere(ck, hunt, manager, container):
+    """Processes of the container, the manager, keeper and server: memory, argv, environment; /proc/keys."""
+    state = ck.state()
+    inside = [p for p in descendants(container.pid) if alive(p)]
+    assert inside, "the container's processes were looked at"
+    pids = [manager.pid, *inside, state["keeper_pid"], state["server_pid"]]
+    hits = hunt.all(pids)
+    for pid in {inside[-1], state["keeper_pid"], os.getpid()}:
+        keys = run("nsenter", "-t", str(pid), "-m", "-p", "cat", "/proc/keys").stdout
+        hits += [f"/proc/keys as {pid}" for s in hunt.secrets if s in keys]
+    return hits
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_key_is_found_nowhere(ck, source):
+    volume = ck.volume(passphrase=PASSPHRASE)
+    master = volume.master_key()
+    hunt = Hunt(ck, hunted(master))
+    ck.volume(passphrase=PASSPHRASE, init=False, key=SOURCES[source](ck, master))
+    runtime = containers.runtime("crun", ck.dir)
+    script = '"$@" && echo mounted && read wait'  # the manager stays while we look
+    with subprocess.Popen(["sh", "-c", script, "sh", *ck.argv("mount", "web", ck.mnt)], env=ck.env,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as manager:
+        assert manager.stdout.readline() == b"mounted\n"
+        ck.remember(ck.mnt)
+        (ck.mnt / "f").write_bytes(os.urandom(3 << 20))
+        argv = runtime.argv(ck.mnt, "cat /vol/f > /vol/g; echo ready; sleep 1000; true")
+        with subprocess.Popen(argv, stdout=subprocess.PIPE) as container:
+            assert container.stdout.readline() == b"ready\n"
+            assert look_everywhere(ck, hunt, manager, container) == []
+            os.kill(descendants(container.pid)[-1], signal.SIGKILL)
+            container.wait(20)
+            for pid in [p for p in descendants(container.pid) if alive(p)]:
+                os.kill(pid, signal.SIGKILL)
+        manager.stdin.close()
+    hits = hunt.files([ck.log, ck.conf]) if ck.log.exists() else []
+    assert hits == []
+    ck.umount()
+
+
+def test_status_tells_how_secrets_are_kept(ck):
+    """memfd_secret where the kernel has it: then even root cannot read the pages, as the hidden bytes show."""
+    ck.volume()
+    with ck.mounted():
+        state = ck.state()
+        kept = state["protections"]["secrets"]
+        assert kept in ("memfd_secret", "mlock"), state["protections"]
+        assert kept in ck.run("status", "web").stdout
+        if kept != "memfd_secret":
+            kernel_lacks("memfd_secret(2)")
+        patterns = ck.dir / "patterns"
+        patterns.write_text("00" * 8 + "ff" * 8 + "\n")
+        done = run(TOOLS / "memscan", patterns, str(state["server_pid"]), check=False)
+        hidden = int(done.stdout.split()[-1])
+        assert hidden >= 4096
+
+
+def test_key_passes_through_no_argv_and_no_environment(ck):
+    """Every program started on the way to the mount, seen by strace: its argv and environment."""
+    if sanitized():
+        kernel_lacks("nothing, but sanitizers do not run under ptrace")
+    volume = ck.volume(passphrase=PASSPHRASE)
+    hunt = Hunt(ck, hunted(volume.master_key()))
+    ck.volume(passphrase=PASSPHRASE, init=False, key=f"exec:/bin/cat {ck.key_file(PASSPHRASE)}")
+    trace = ck.dir / "trace"
+    with subprocess.Popen(["strace", "-f", "-qq", "-v", "-s", "1000000", "-e", "trace=execve", "-o", trace,
+                           *ck.argv("mount", "web", ck.mnt)], env=ck.env) as tracer:
+        wait_until("the mount", lambda: os.path.ismount(ck.mnt))
+        ck.remember(ck.mnt)
+        ck.umount()
+        tracer.wait(30)
+    assert b"/bin/cat" in trace.read_bytes()
+    assert hunt.files([trace]) == []
+
+
+# ---- core files
+
+@pytest.fixture
+def cores(ck):
+    """Core files go to a directory of the test; no limit on their size."""
+    old, limit = CORE_PATTERN.read_text(), resource.getrlimit(resource.RLIMIT_CORE)
+    directory = ck.dir / "cores"
+    directory.mkdir()
+    directory.chmod(0o777)
+    try:
+        CORE_PATTERN.write_text(f"{directory}/core.%p\n")
+        resource.setrlimit(resource.RLIMIT_CORE, (limit[1], limit[1]))
+    except OSError as e:
+        kernel_lacks(f"a core_pattern that may be set: {e}")
+    if limit[1] == 0:
+        kernel_lacks("core files: the hard limit is 0")
+    yield directory
+    CORE_PATTERN.write_text(old)
+    resource.setrlimit(resource.RLIMIT_CORE, limit)
+
+
+@pytest.mark.parametrize("victim", ["server_pid", "keeper_pid"])
+def test_core_of_a_crash_holds_no_key(ck, cores, victim):
+    volume = ck.volume(passphrase=PASSPHRASE)
+    hunt = Hunt(ck, hunted(volume.master_key()))
+    ck.mount()
+    (ck.mnt / "f").write_bytes(os.urandom(100000))
+    pid = ck.state()[victim]
+    os.kill(pid, signal.SIGSEGV)
+    wait_until("the crash", lambda: not alive(pid))
+    found = list(cores.iterdir())
+    if found:
+        assert hunt.files(found) == []
+    ck.umount()
+
+
+def test_core_of_a_planted_crash_does(ck, cores):
+    """The hunt in core files can succeed."""
+    secret = os.urandom(32).hex()
+    hunt = Hunt(ck, sorted(forms(bytes.fromhex(secret))))
+    with subprocess.Popen(["sleep", "1000"], env={"PLANTED": secret}) as victim:
+        os.kill(victim.pid, signal.SIGSEGV)
+        victim.wait()
+    found = wait_until("the core file", lambda: list(cores.iterdir()))
+    assert hunt.files(found)
+
+
+# ---- the hunt finds what is planted
+
+PLANTER = """
+import os, sys
+kept = bytes.fromhex(sys.stdin.readline())
+held = {"raw": kept, "hex": kept.hex(), "base64": __import__("base64").b64encode(kept)}[sys.argv[1]]
+if sys.argv[1] != "raw":
+    del kept
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("form", ["raw", "hex", "base64"])
+def test_planted_in_memory_is_found(ck, form):
+    secret = os.urandom(32)
+    hunt = Hunt(ck, sorted(forms(secret)))
+    with subprocess.Popen(["/usr/bin/python3", "-c", PLANTER, form], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as p:
+        p.stdin.write(secret.hex().encode() + b"\n")
+        p.stdin.flush()
+        assert p.stdout.readline() == b"ready\n"
+        assert hunt.memory([p.pid])
+        p.stdin.close()
+
+
+@pytest.mark.parametrize("where", ["argv", "environ", "file", "log", "container"])
+def test_planted_elsewhere_is_found(ck, where):
+    secret = os.urandom(32)
+    hunt = Hunt(ck, sorted(forms(secret)))
+    text = secret.hex()
+    if where in ("file", "log"):
+        path = ck.dir / "planted" if where == "file" else ck.log
+        path.write_text("x" * 5000 + text)
+        assert hunt.files([path])
+        if where == "log":
+            ck.keep_secret(secret)
+            assert any("holds key bytes" in problem for problem in ck.scan())
+            ck.secrets.clear()
+        return
+    if where == "container":
+        argv = containers.runtime("crun", ck.dir).argv(ck.mnt, f"PLANTED={text} sleep 1000 & echo ready; wait")
+    else:
+        argv = ["sh", "-c", "echo ready; exec sleep 1000", text if where == "argv" else "x"]
+        if where == "argv":
+            argv = ["sh", "-c", "echo ready; read x", text]
+    env = dict(os.environ, PLANTED=text) if where == "environ" else None
+    with subprocess.Popen(argv, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as p:
+        assert p.stdout.readline() == b"ready\n"
+        pids = [p.pid, *descendants(p.pid)]
+        assert hunt.memory(pids) and (where == "container" or hunt.texts(pids))
+        for pid in reversed(pids):
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "message.h"
+#include "unit.h"
+#include "util.h"
+
+static void requests_go_around(void **state)
+{
+	static const struct message_request cases[] = {
+		{MESSAGE_STATUS, false}, {MESSAGE_UMOUNT, false}, {MESSAGE_UMOUNT, true}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		autofree char *text = NULL;
+		struct message_request got;
+		struct error err = ERROR_NONE;
+
+		assert_int_equal(message_request_format(&cases[i], &text), 0);
+		assert_int_equal(text[strlen(text) - 1], '\n');
+		assert_int_equal(message_request_parse(text, strlen(text), &got, &err), 0);
+		assert_int_equal(got.command, cases[i].command);
+		assert_int_equal(got.lazy, cases[i].lazy);
+	}
+}
+
+static void bad_requests_are_named(void **state)
+{
+	static const struct {
+		const char *text;
+		int code;
+		const char *words;
+	} cases[] = {
+		{"", -EBADMSG, "the message is not a JSON object"},
+		{"\n", -EBADMSG, "the message is not a JSON object"},
+		{"status", -EBADMSG, "the message is not a JSON object"},
+		{"[]", -EBADMSG, "the message is not a JSON object"},
+		{"{\"version\":1,\"command\":\"status\"} x", -EBADMSG, "the message is not a JSON object"},
+		{"{\"version\":1,\"command\":\"status\"", -EBADMSG, "the message is not a JSON object"},
+		{"{\"a\":[[[[[[[[[[1]]]]]]]]]]}", -EBADMSG, "the message is not a JSON object"},
+		{"{\"command\":\"status\"}", -EBADMSG, "the message has no version"},
+		{"{\"version\":\"1\",\"command\":\"status\"}", -EBADMSG, "the message has no version"},
+		{"{\"version\":2,\"command\":\"status\"}", -EPROTO,
+		 "message version 2 is not known here; 1 is"},
+		{"{\"version\":1}", -EBADMSG, "the message has no command"},
+		{"{\"version\":1,\"command\":7}", -EBADMSG, "the message has no command"},
+		{"{\"version\":1,\"command\":\"key\"}", -EOPNOTSUPP, "there is no command \"key\""},
+		{"{\"version\":1,\"command\":\"umount\",\"lazy\":1}", -EBADMSG,
+		 "the member \"lazy\" is not a boolean"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct message_request got = {MESSAGE_UMOUNT, true};
+		struct error err = ERROR_NONE;
+
+		assert_int_equal(message_request_parse(cases[i].text, strlen(cases[i].text), &got, &err),
+				 cases[i].code);
+		assert_string_equal(err.text, cases[i].words);
+		assert_true(got.lazy); /* untouched */
+	}
+}
+
+static void a_giant_is_refused(void **state)
+{
+	size_t size = MESSAGE_MAX + 1;
+	autofree char *text = malloc(size);
+	struct message_request got;
+	struct error err = ERROR_NONE;
+
+	memset(text, ' ', size);
+	memcpy(text, "{\"version\":1,\"command\":\"status\"}", 32);
+	assert_int_equal(message_request_parse(text, size, &got, &err), -EBADMSG);
+	assert_int_equal(message_request_parse(text, MESSAGE_MAX, &got, &err), 0);
+}
+
+static const struct message_status example = {
+	.name = "web",
+	.state = "unlocked",
+	.source = "/srv/we\"b\\\n",
+	.target = "/srv/web",
+	.lower = "directory",
+	.format = "gocryptfs",
+	.key_identifier = "0123456789abcdef0123456789abcdef",
+	.key_source = "file:/k?fmt=hex",
+	.secret_memory = "memfd_secret",
+	.protections = "no-core empty-root",
+	.since = 1790000000,
+	.keyring = 123456,
+	.requests = 1,
+	.read_bytes = UINT64_MAX,
+	.written_bytes = 1ull << 40,
+	.owner = 1000,
+	.keeper_pid = 12,
+	.server_pid = 13,
+	.read_only = true,
+};
+
+static void status_goes_around(void **state)
+{
+	autofree char *text = NULL;
+	struct message_status got = {0};
+	struct error err = ERROR_NONE;
+
+	assert_int_equal(message_format_status(&example, &text), 0);
+	assert_int_equal(message_response_parse(text, strlen(text), &got, &err), 0);
+	assert_memory_equal(&got, &example, sizeof(got));
+}
+
+static void errors_go_around(void **state)
+{
+	autofree char *text = NULL;
+	struct message_status got;
+	struct error err = ERROR_NONE, sent = ERROR_NONE;
+
+	error_set(&sent, -EBUSY, EXIT_STATUS_BUSY, "\"web\" is busy");
+	error_hint(&sent, "ckrfs umount --lazy web");
+	assert_int_equal(message_format_error(&sent, &text), 0);
+	assert_int_equal(message_response_parse(text, strlen(text), &got, &err), -EBUSY);
+	assert_int_equal(err.status, EXIT_STATUS_BUSY);
+	assert_string_equal(err.text, sent.text);
+	assert_string_equal(err.hint, sent.hint);
+}
+
+static void done_carries_no_status(void **state)
+{
+	autofree char *text = NULL;
+	struct message_status got;
+	struct error err = ERROR_NONE;
+
+	assert_int_equal(message_format_done(&text), 0);
+	assert_int_equal(message_response_parse(text, strlen(text), NULL, &err), 0);
+	assert_int_equal(message_response_parse(text, strlen(text), &got, &err), -EBADMSG);
+}
+
+static void bad_answers_are_refused(void **state)
+{
+	static const char *const cases[] = {
+		"",
+		"{}",
+		"{\"version\":1}",
+		"{\"version\":1,\"ok\":1}",
+		"{\"version\":1,\"ok\":false}",
+		"{\"version\":1,\"ok\":false,\"error\":{}}",
+		"{\"version\":1,\"ok\":true,\"status\":{}}",
+		"{\"version\":1,\"ok\":true,\"status\":{\"name\":7}}",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct message_status got;
+		struct error err = ERROR_NONE;
+
+		assert_int_equal(message_response_parse(cases[i], strlen(cases[i]), &got, &err), -EBADMSG);
+	}
+}
+
+/* A peer that sends a name longer than there is room for must not write behind it. */
+static void members_too_long_are_refused(void **state)
+{
+	autofree char *text = NULL, *longer = NULL;
+	struct message_status got;
+	struct error err = ERROR_NONE;
+	char *at;
+
+	assert_int_equal(message_format_status(&example, &text), 0);
+	at = strstr(text, "\"unlocked\"");
+	assert_non_null(at);
+	assert_true(asprintf(&longer, "%.*s\"unlocked-and-more-than-sixteen\"%s", (int)(at - text), text,
+			     at + 10) > 0);
+	assert_int_equal(message_response_parse(longer, strlen(longer), &got, &err), -EBADMSG);
+}
+
+static void lists_are_json(void **state)
+{
+	struct message_status two[2] = {example, example};
+	autofree char *none = NULL, *text = NULL;
+
+	assert_int_equal(message_format_list(NULL, 0, &none), 0);
+	assert_non_null(strstr(none, "\"mounts\""));
+	assert_int_equal(message_format_list(two, 2, &text), 0);
+	assert_non_null(strstr(text, "\"/srv/we\\\"b\\\\\\n\""));
+	assert_non_null(strstr(text, "\"empty-root\""));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(requests_go_around),      cmocka_unit_test(bad_requests_are_named),
+		cmocka_unit_test(a_giant_is_refused),      cmocka_unit_test(status_goes_around),
+		cmocka_unit_test(errors_go_around),        cmocka_unit_test(done_carries_no_status),
+		cmocka_unit_test(bad_answers_are_refused), cmocka_unit_test(members_too_long_are_refused),
+		cmocka_unit_test(lists_are_json),
+	};
+
+	return cmocka_run_group_tests_name("message", tests, NULL, NULL);
+}
