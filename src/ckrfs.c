@@ -20,7 +20,8 @@ static const char examples[] = "\nexamples:\n"
 static int help(void)
 {
 	printf("usage: ckrfs [--config FILE] COMMAND ...\n\n"
-	       "Mounts encrypted volumes for containers, with keys that only the mount holds.\n\ncommands:\n");
+	       "Mounts encrypted volumes for containers, with keys that only the mount "
+	       "holds.\n\ncommands:\n");
 	for (const struct command *cmd = commands; cmd->name; cmd++)
 		if (!cmd->hidden)
 			printf("  %-*s %s\n", NAME_WIDTH, cmd->name, cmd->help);
@@ -35,7 +36,8 @@ static int fail_usage(const char *what, const char *word, const char *near)
 	struct error err = ERROR_NONE;
 
 	if (near)
-		error_set(&err, -EINVAL, EXIT_STATUS_USAGE, "%s \"%s\" (did you mean \"%s\"?)", what, word, near);
+		error_set(&err, -EINVAL, EXIT_STATUS_USAGE, "%s \"%s\" (did you mean \"%s\"?)", what, word,
+			  near);
 	else
 		error_set(&err, -EINVAL, EXIT_STATUS_USAGE, "%s \"%s\"", what, word);
 	error_hint(&err, "ckrfs --help");

@@ -40,14 +40,16 @@ static int init_args_set(void *ctx, const char *name, const char *value, struct 
 		a->keys[a->n_keys++] = value;
 	else if (strcmp(name, "scrypt-n") == 0) {
 		if (parse_u64(value, SCRYPT_N_MAX, &n) < 0 || n < SCRYPT_N_MIN)
-			return error_set(err, -EINVAL, EXIT_STATUS_USAGE, "--scrypt-n must be %d to %d, not \"%s\"",
-					 SCRYPT_N_MIN, SCRYPT_N_MAX, value);
+			return error_set(err, -EINVAL, EXIT_STATUS_USAGE,
+					 "--scrypt-n must be %d to %d, not \"%s\"", SCRYPT_N_MIN,
+					 SCRYPT_N_MAX, value);
 		a->log_n = (unsigned)n;
 	}
 	return 0;
 }
 
-static int build_config(const struct init_args *a, const char *directory, struct config **ret, struct error *err)
+static int build_config(const struct init_args *a, const char *directory, struct config **ret,
+			struct error *err)
 {
 	autoconfig_set struct config_set *set = NULL;
 	autoconfig struct config *cfg = NULL;
@@ -126,7 +128,8 @@ static void *tick(void *arg)
 	return NULL;
 }
 
-static int make_volume(const struct config *cfg, int fd, const struct key *key, unsigned log_n, struct error *err)
+static int make_volume(const struct config *cfg, int fd, const struct key *key, unsigned log_n,
+		       struct error *err)
 {
 	struct ticker ticker = {0};
 	pthread_t thread;
@@ -161,13 +164,14 @@ static int init_volume(struct mount *m, const struct init_args *a, struct error 
 static void say_done(const struct config *cfg, const struct init_args *a)
 {
 	printf("made a gocryptfs volume in %s\n", cfg->source);
-	printf("mount it with: ckrfs mount %s TARGET --key '%s'\n", cfg->source, a->n_keys ? a->keys[0] : "SPEC");
+	printf("mount it with: ckrfs mount %s TARGET --key '%s'\n", cfg->source,
+	       a->n_keys ? a->keys[0] : "SPEC");
 }
 
 static int run_init(const struct init_args *a, const char *directory, struct error *err)
 {
-	struct config *cfg;
-	struct mount *m;
+	struct config *cfg = NULL;
+	struct mount *m = NULL;
 	int r = build_config(a, directory, &cfg, err);
 
 	if (r == 0)

@@ -78,9 +78,10 @@ static int take_name(char *list, char *name, struct error *err)
 		}
 		snprintf(name, NAME_SIZE, "%.*s", (int)(end - word - 5), word + 5);
 		if (end - word - 5 >= NAME_SIZE || !config_name_valid(name))
-			return error_set(err, -EINVAL, EXIT_STATUS_CONFIG,
-					 "-o: name \"%.*s\" is not 1 to 64 letters, digits, \".\", \"_\" or \"-\"",
-					 (int)(end - word - 5), word + 5);
+			return error_set(
+				err, -EINVAL, EXIT_STATUS_CONFIG,
+				"-o: name \"%.*s\" is not 1 to 64 letters, digits, \".\", \"_\" or \"-\"",
+				(int)(end - word - 5), word + 5);
 		memmove(word, *end ? end + 1 : end, strlen(*end ? end + 1 : end) + 1);
 	}
 	return 0;
@@ -98,10 +99,11 @@ static void name_from_target(const char *target, char name[NAME_SIZE])
 		target += strlen(target) - (NAME_SIZE - 1);
 	for (; *target; target++) {
 		char c = *target == '/' ? '-' : *target;
-		bool fine = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-			    c == '_' || c == '.';
+		bool fine = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+			    c == '-' || c == '_' || c == '.';
 
-		name[n++] = fine && !(n == 0 && (c == '.' || c == '-')) ? c : '_';
+		name[n] = fine && (n > 0 || (c != '.' && c != '-')) ? c : '_';
+		n++;
 	}
 	snprintf(name + n, NAME_SIZE - n, "%s", n ? "" : "root");
 }
@@ -147,14 +149,16 @@ static int find_name(struct mount_args *a, struct error *err)
 }
 
 /* SOURCE TARGET: the values are those of [defaults] and the command line. */
-static int path_config(const struct config_set *set, struct mount_args *a, struct config **ret, struct error *err)
+static int path_config(const struct config_set *set, struct mount_args *a, struct config **ret,
+		       struct error *err)
 {
 	autoconfig struct config *cfg = NULL;
 	char target[4096] = "";
 	int r;
 
 	if (!a->target)
-		return error_set(err, -EINVAL, EXIT_STATUS_USAGE, "a target is needed to mount %s", a->volume);
+		return error_set(err, -EINVAL, EXIT_STATUS_USAGE, "a target is needed to mount %s",
+				 a->volume);
 	if (!a->name[0]) {
 		if (!realpath(a->target, target))
 			snprintf(target, sizeof(target), "%s", a->target);
@@ -177,7 +181,8 @@ static int build_config(struct mount_args *a, struct config **ret, struct error 
 	if (r == 0)
 		r = find_name(a, err);
 	if (r == 0)
-		r = is_path(a->volume) ? path_config(set, a, &cfg, err) : config_volume(set, a->volume, &cfg, err);
+		r = is_path(a->volume) ? path_config(set, a, &cfg, err)
+				       : config_volume(set, a->volume, &cfg, err);
 	if (r == 0 && a->target)
 		r = config_set_option(cfg, "target", a->target, "the command line", err);
 	if (r == 0)
@@ -186,7 +191,8 @@ static int build_config(struct mount_args *a, struct config **ret, struct error 
 		r = config_volume_finish(cfg, err);
 	if (r == 0 && !cfg->target)
 		r = error_set(err, -EINVAL, EXIT_STATUS_CONFIG,
-			      "volume \"%s\" has no target: name one behind it, or in its section", cfg->name);
+			      "volume \"%s\" has no target: name one behind it, or in its section",
+			      cfg->name);
 	if (r == 0)
 		*ret = steal_ptr(&cfg);
 	return r;
@@ -222,8 +228,8 @@ static int find_owner(const struct config *cfg, uid_t *ret, struct error *err)
 	}
 	user = getpwnam(cfg->owner);
 	if (!user)
-		return error_set(err, -EINVAL, EXIT_STATUS_CONFIG, "cannot mount \"%s\": owner \"%s\" is no user here",
-				 cfg->name, cfg->owner);
+		return error_set(err, -EINVAL, EXIT_STATUS_CONFIG,
+				 "cannot mount \"%s\": owner \"%s\" is no user here", cfg->name, cfg->owner);
 	*ret = user->pw_uid;
 	return 0;
 }
@@ -271,8 +277,8 @@ static int mount_in_background(struct config *cfg, uid_t owner, bool verbose, st
 		return r;
 	/* EACCES: it is another user's (owner =), or the volume's root lets nobody in. */
 	if (stat(target, &st) < 0 && errno != EACCES)
-		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot mount \"%s\": %s does not answer", name,
-				   target);
+		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot mount \"%s\": %s does not answer",
+				   name, target);
 	if (verbose)
 		printf("%s: mounted on %s\n", name, target);
 	return 0;
@@ -280,8 +286,8 @@ static int mount_in_background(struct config *cfg, uid_t owner, bool verbose, st
 
 static int mount_volume(struct mount_args *a, struct error *err)
 {
-	struct config *cfg;
-	uid_t owner;
+	struct config *cfg = NULL;
+	uid_t owner = 0;
 	int r = build_config(a, &cfg, err);
 
 	if (r < 0)

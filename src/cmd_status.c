@@ -165,7 +165,8 @@ static void print_row(const int width[COLUMNS], const char *const row[COLUMNS])
 
 static void show_table(const struct list *list)
 {
-	static const char *const head[COLUMNS] = {"NAME", "STATE", "FORMAT", "LOWER", "TARGET", "KEY", "SINCE"};
+	static const char *const head[COLUMNS] = {"NAME",   "STATE", "FORMAT", "LOWER",
+						  "TARGET", "KEY",   "SINCE"};
 	const char *row[COLUMNS];
 	int width[COLUMNS] = {0};
 	char since[32];

@@ -39,7 +39,8 @@ static int umount_args_set(void *ctx, const char *name, const char *value, struc
 static int umount_failed(const struct control_mount *m, int r, struct error *err)
 {
 	if (r == -EBUSY) {
-		error_set(err, r, EXIT_STATUS_BUSY, "cannot unmount \"%s\": %s is busy", m->name, m->record.target);
+		error_set(err, r, EXIT_STATUS_BUSY, "cannot unmount \"%s\": %s is busy", m->name,
+			  m->record.target);
 		error_hint(err, "ckrfs umount --lazy %s", m->name);
 		return r;
 	}

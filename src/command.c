@@ -40,7 +40,7 @@ static const struct command_option status_options[] = {
 static const struct command_option init_options[] = {
 	{"key", 'k', "SPEC", "where the key comes from"},
 	{"options", 'o', "OPTIONS", "options as in ckrfs.conf(5)"},
-	{"scrypt-n", 0, "LOGN", "cost of trying a passphrase, 10 to 28; 16 unless given"},
+	{"scrypt-n", 0, "LOGN", "cost of a passphrase, 10 to 28; default 16 (10 for a key)"},
 	{0},
 };
 
@@ -54,14 +54,14 @@ static const struct command_option config_command_options[] = {
 };
 
 const struct command commands[] = {
-	{"init", "DIRECTORY --key SPEC", "make a new encrypted volume in an empty directory", init_options, cmd_init,
-	 false},
+	{"init", "DIRECTORY --key SPEC", "make a new encrypted volume in an empty directory", init_options,
+	 cmd_init, false},
 	{"mount", "NAME [TARGET] | SOURCE TARGET", "mount a volume", mount_options, cmd_mount, false},
 	{"status", "[NAME | TARGET]", "show what is mounted", status_options, cmd_status, false},
-	{"umount", "NAME | TARGET ...", "unmount volumes; their keys are gone then", umount_options, cmd_umount,
-	 false},
-	{"config", "--show NAME | --list | --check", "show or check the configuration", config_command_options,
-	 cmd_config, false},
+	{"umount", "NAME | TARGET ...", "unmount volumes; their keys are gone then", umount_options,
+	 cmd_umount, false},
+	{"config", "--show NAME | --list | --check", "show or check the configuration",
+	 config_command_options, cmd_config, false},
 	{"complete", "bash | zsh | fish", "print the completion of a shell", NULL, cmd_complete, true},
 	{0},
 };
@@ -158,16 +158,13 @@ static const struct command_option *table_find(const struct option_table *t, int
 static int wrong_option(const struct command *cmd, const struct option_table *t, int c, char **argv)
 {
 	const char *word = argv[optind - 1], *near;
+	const struct command_option *o = table_find(t, optopt);
 	char name[64];
 
-	if (c == ':' || table_find(t, optopt)) {
-		const struct command_option *o = table_find(t, optopt);
-
-		if (c == ':')
-			return command_usage(cmd, "option --%s needs %s", o ? o->name : "?",
-					     o && o->argument ? o->argument : "a value");
+	if (o && c == ':')
+		return command_usage(cmd, "option --%s needs a value: %s", o->name, o->argument);
+	if (o)
 		return command_usage(cmd, "option --%s takes no value", o->name);
-	}
 	if (optopt)
 		return command_usage(cmd, "unknown option -%c", optopt);
 	snprintf(name, sizeof(name), "%.*s", (int)strcspn(word + 2, "="), word + 2);

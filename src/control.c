@@ -61,7 +61,8 @@ static int control_listen(struct control *c, int dir_fd)
 	r = bind_socket(c->fd, dir_fd);
 	if (r < 0)
 		return r;
-	if (c->owner != geteuid() && fchownat(dir_fd, "control", c->owner, (gid_t)-1, AT_SYMLINK_NOFOLLOW) < 0)
+	if (c->owner != geteuid() &&
+	    fchownat(dir_fd, "control", c->owner, (gid_t)-1, AT_SYMLINK_NOFOLLOW) < 0)
 		return -errno;
 	return listen(c->fd, CONTROL_CLIENTS_MAX) < 0 ? -errno : 0;
 }
@@ -161,7 +162,8 @@ static void client_parse(struct control *c, struct client *cl)
 	if (!end && cl->in_used < MESSAGE_MAX)
 		return;
 	if (!end)
-		error_set(&err, -EMSGSIZE, EXIT_STATUS_FAILED, "the request is longer than %d bytes", MESSAGE_MAX);
+		error_set(&err, -EMSGSIZE, EXIT_STATUS_FAILED, "the request is longer than %d bytes",
+			  MESSAGE_MAX);
 	else if (message_request_parse(cl->in, (size_t)(end - cl->in) + 1, &request, &err) == 0) {
 		client_do(c, cl, &request);
 		return;

@@ -80,8 +80,8 @@ static ssize_t receive_line(int fd, char *buf, size_t size, int timeout_ms)
 static int ask_failed(int r, const char *name, int timeout_ms, struct error *err)
 {
 	if (r == -ETIMEDOUT)
-		return error_set(err, r, EXIT_STATUS_FAILED, "the keeper of \"%s\" does not answer within %d s", name,
-				 timeout_ms / 1000);
+		return error_set(err, r, EXIT_STATUS_FAILED,
+				 "the keeper of \"%s\" does not answer within %d s", name, timeout_ms / 1000);
 	if (r == -EACCES)
 		return error_set(err, r, EXIT_STATUS_FAILED,
 				 "cannot control \"%s\": only root and the mount's owner may do that", name);
@@ -139,7 +139,8 @@ static int look_for_target(struct control_mount *m, const char *target)
 		struct record record = {0};
 		bool alive;
 
-		if (runtime_look(&m->runtime, names[i], &alive, &record) < 0 || strcmp(record.target, target) != 0)
+		if (runtime_look(&m->runtime, names[i], &alive, &record) < 0 ||
+		    strcmp(record.target, target) != 0)
 			continue;
 		snprintf(m->name, sizeof(m->name), "%s", names[i]);
 		m->alive = alive;
@@ -180,20 +181,16 @@ static int find_path(const char *path, struct control_mount *m, struct error *er
 
 	if (canonical_path(path, target) < 0)
 		return -ENOENT;
-	if (mountinfo_find(target, &info) == 0 && strcmp(info.type, MOUNTINFO_TYPE) == 0 &&
-	    config_name_valid(info.source)) {
-		snprintf(m->name, sizeof(m->name), "%s", info.source);
-		r = look_for_name(m, err);
-		if (r != -ENOENT && (r < 0 || !m->record.target[0] || strcmp(m->record.target, target) == 0)) {
-			snprintf(m->record.target, sizeof(m->record.target), "%s", target);
-			return r;
-		}
-		/* It is there, but its keeper is of another runtime directory. */
-		snprintf(m->name, sizeof(m->name), "%s", info.source);
-		snprintf(m->record.target, sizeof(m->record.target), "%s", target);
-		return -EXDEV;
-	}
-	return look_for_target(m, target);
+	if (mountinfo_find(target, &info) < 0 || strcmp(info.type, MOUNTINFO_TYPE) != 0 ||
+	    !config_name_valid(info.source))
+		return look_for_target(m, target);
+	memcpy(m->name, info.source, strlen(info.source) + 1); /* a valid name fits */
+	r = look_for_name(m, err);
+	/* It is there, but its keeper is of another runtime directory. */
+	if (r == -ENOENT || (r == 0 && m->record.target[0] && strcmp(m->record.target, target) != 0))
+		r = -EXDEV;
+	snprintf(m->record.target, sizeof(m->record.target), "%s", target);
+	return r;
 }
 
 static int find_here(const char *what, struct control_mount *m, struct error *err)
@@ -212,12 +209,13 @@ static int not_mounted(const struct control_mount *m, const char *what, struct e
 	const char *near = NULL;
 
 	if (strchr(what, '/'))
-		return error_set(err, -ENOENT, EXIT_STATUS_NO_VOLUME, "nothing of ckrfs is mounted on %s", what);
+		return error_set(err, -ENOENT, EXIT_STATUS_NO_VOLUME, "nothing of ckrfs is mounted on %s",
+				 what);
 	if (m->runtime.mounts_fd >= 0 && runtime_names(&m->runtime, &names) == 0)
 		near = nearest_word(what, (const char *const *)names);
 	if (near)
-		error_set(err, -ENOENT, EXIT_STATUS_NO_VOLUME, "\"%s\" is not mounted (did you mean \"%s\"?)", what,
-			  near);
+		error_set(err, -ENOENT, EXIT_STATUS_NO_VOLUME, "\"%s\" is not mounted (did you mean \"%s\"?)",
+			  what, near);
 	else
 		error_set(err, -ENOENT, EXIT_STATUS_NO_VOLUME, "\"%s\" is not mounted", what);
 	runtime_names_free(names);
@@ -233,8 +231,8 @@ int control_client_find(const char *what, struct control_mount *ret, struct erro
 		return r;
 	r = find_here(what, &own, err);
 	/* What root has mounted for us. */
-	if ((r == -ENOENT || r == -EXDEV) && geteuid() != 0 && runtime_open_system(&system.runtime, NULL) == 0 &&
-	    find_here(what, &system, NULL) == 0) {
+	if ((r == -ENOENT || r == -EXDEV) && geteuid() != 0 &&
+	    runtime_open_system(&system.runtime, NULL) == 0 && find_here(what, &system, NULL) == 0) {
 		control_client_close(&own);
 		*ret = system;
 		return 0;

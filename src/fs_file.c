@@ -293,6 +293,31 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, s
 	fuse_reply_buf(req, (const char *)data, (size_t)n);
 }
 
+/*
+ * A write of the writeback cache happened when the kernel took it, which keeps the time itself and does not
+ * always send it once more (fuse_setattr() of Linux 6.18 after ftruncate(2)): the lower's time stays what it
+ * was told.
+ */
+static ssize_t write_cached(struct fs *fs, struct format_file *file, struct format_io *io, const char *buf,
+			    size_t size, uint64_t offset)
+{
+	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}};
+	struct stat st;
+	ssize_t n;
+	int r = store_stat_fd(format_file_fd(file), &st);
+
+	format_file_fd_done(file);
+	if (r < 0)
+		return r;
+	n = format_write(fs->p.format, file, io, buf, size, offset);
+	if (n < 0)
+		return n;
+	times[1] = st.st_mtim;
+	r = store_utimens(format_file_fd(file), times);
+	format_file_fd_done(file);
+	return r < 0 ? r : n;
+}
+
 static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t offset,
 		     struct fuse_file_info *fi)
 {
@@ -306,7 +331,10 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 		fs_reply_err(req, file ? -ENOMEM : -EBADF);
 		return;
 	}
-	n = format_write(fs->p.format, file, io, buf, size, (uint64_t)offset);
+	if (fs_transport_is_cached_write())
+		n = write_cached(fs, file, io, buf, size, (uint64_t)offset);
+	else
+		n = format_write(fs->p.format, file, io, buf, size, (uint64_t)offset);
 	if (n >= 0 && fs_transport_kills_suidgid()) {
 		r = fs_kill_suidgid(format_file_fd(file));
 		format_file_fd_done(file);

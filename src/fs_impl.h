@@ -114,6 +114,8 @@ const struct fuse_buf *fs_loop_request(void);
 int fs_transport_attach(struct fs *fs, int fuse_fd);
 /* Did the kernel ask in this request to clear suid and sgid (write, truncate, open with O_TRUNC)? */
 bool fs_transport_kills_suidgid(void);
+/* Is the request a write of the kernel's writeback cache? */
+bool fs_transport_is_cached_write(void);
 /* Does answering it take so long that what waits behind it should not? */
 bool fs_transport_is_large(const struct fuse_buf *request);
 

@@ -82,6 +82,13 @@ int fs_transport_attach(struct fs *fs, int fuse_fd)
 	return fuse_session_custom_io(fs->session, &io, fuse_fd);
 }
 
+bool fs_transport_is_cached_write(void)
+{
+	const struct fuse_write_in *write = request_body(FUSE_WRITE, sizeof(*write));
+
+	return write && write->write_flags & FUSE_WRITE_CACHE;
+}
+
 bool fs_transport_is_large(const struct fuse_buf *request)
 {
 	const struct fuse_in_header *in = request->mem;

@@ -240,6 +240,11 @@ bool fusemount_is_there(const struct fusemount *m)
 	       info.major == m->dev_major && info.minor == m->dev_minor;
 }
 
+bool fusemount_is_anywhere(const struct fusemount *m)
+{
+	return mountinfo_has_device(m->mountinfo_fd, m->dev_major, m->dev_minor);
+}
+
 int fusemount_leave_namespace(struct fusemount *m, struct error *err)
 {
 	if (geteuid() != 0)

@@ -37,6 +37,8 @@ int fusemount_leave_namespace(struct fusemount *m, struct error *err);
 
 /* Is it mounted still, where it was mounted? */
 bool fusemount_is_there(const struct fusemount *m);
+/* Is it mounted anywhere in the namespace of its target (moved, bound to another place)? */
+bool fusemount_is_anywhere(const struct fusemount *m);
 
 /*
  * Unmounting in the target's namespace is done by a child, so that the caller can go on serving while dirty

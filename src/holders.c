@@ -40,7 +40,8 @@ static void print_one(struct hunt *h, const char *what, const char *path)
 		fprintf(h->to, "  held by: %s %s\n", what, shown);
 }
 
-/* Is what the link names on the mount? An empty mask and DONT_SYNC: FUSE answers from what the kernel knows. */
+/* Is what the link names on the mount? An empty mask and DONT_SYNC: FUSE answers from what the kernel knows.
+ */
 static bool link_is_there(const struct hunt *h, int dir_fd, const char *link)
 {
 	struct statx st;

@@ -122,12 +122,13 @@ static void server_failed(struct keeper *k, int status)
 		log_msg(LOG_LEVEL_ERROR, "the server of \"%s\" was killed: %s", name,
 			strsignal(WTERMSIG(status)));
 	else
-		log_msg(LOG_LEVEL_ERROR, "the server of \"%s\" exited with status %d", name, WEXITSTATUS(status));
+		log_msg(LOG_LEVEL_ERROR, "the server of \"%s\" exited with status %d", name,
+			WEXITSTATUS(status));
 	k->exit_status = EXIT_STATUS_FAILED;
 	mount_cut(m);
 	m->state = MOUNT_FAILED;
-	/* The dead mount stays, so that nobody writes into the directory below it; but a service manager is to
-	 * start us again, and that takes the target. */
+	/* The dead mount stays, so that nobody writes into the directory below it; but a service manager is
+	 * to start us again, and that takes the target. */
 	k->ended = k->report_fd < 0;
 	notify_send("STATUS=the server died");
 }
@@ -150,7 +151,8 @@ static void on_channel(struct keeper *k)
 	struct server_message msg;
 	int r;
 
-	while (k->m->server_channel >= 0 && (r = server_receive(k->m->server_channel, false, &msg)) != -EAGAIN) {
+	while (k->m->server_channel >= 0 &&
+	       (r = server_receive(k->m->server_channel, false, &msg)) != -EAGAIN) {
 		if (r <= 0) {
 			/* Its exit status comes as a signal. */
 			close(k->m->server_channel);
@@ -215,11 +217,17 @@ static void on_umount(void *ctx, bool lazy)
 	}
 }
 
-/* A dead mount that somebody else unmounted: there is nothing left to keep. */
+/*
+ * Somebody else unmounted it, by umount(8). A dead mount has nothing left to keep then; a living one may be
+ * held in another mount namespace, and ends like one that we unmounted: a key does not outlive its mount by
+ * more than stop-timeout.
+ */
 static void on_mounts_changed(struct keeper *k)
 {
 	if (k->m->state == MOUNT_FAILED && !fusemount_is_there(&k->m->fuse))
 		k->ended = true;
+	else if (k->m->state == MOUNT_UNLOCKED && !k->unmounting && !fusemount_is_anywhere(&k->m->fuse))
+		stopping(k);
 }
 
 static int loop_timeout(const struct keeper *k)
@@ -237,7 +245,8 @@ static void on_time(struct keeper *k)
 {
 	if (k->m->state != MOUNT_STOPPING || !k->deadline || monotonic_ms() < k->deadline)
 		return;
-	log_msg(LOG_LEVEL_WARNING, "files of \"%s\" are still open %" PRIu64 " ms after it was unmounted: cut off",
+	log_msg(LOG_LEVEL_WARNING,
+		"files of \"%s\" are still open %" PRIu64 " ms after it was unmounted: cut off",
 		k->m->config->name, k->m->config->stop_timeout_ms);
 	k->ended = true;
 }
@@ -250,12 +259,11 @@ static void loop(struct keeper *k)
 
 	/* Who waits for an unmount that is under way is answered. */
 	while (!k->ended || k->unmounting) {
-		bool failed = k->m->state == MOUNT_FAILED;
 		size_t n;
 
 		fds[POLL_SIGNAL] = (struct pollfd){.fd = k->signal_fd, .events = POLLIN};
 		fds[POLL_CHANNEL] = (struct pollfd){.fd = k->m->server_channel, .events = POLLIN};
-		fds[POLL_MOUNTS] = (struct pollfd){.fd = failed ? k->m->fuse.mountinfo_fd : -1, .events = POLLPRI};
+		fds[POLL_MOUNTS] = (struct pollfd){.fd = k->m->fuse.mountinfo_fd, .events = POLLPRI};
 		n = control_poll(k->control, fds + POLL_CONTROL);
 		if (poll(fds, POLL_CONTROL + n, loop_timeout(k)) < 0 && errno != EINTR)
 			break;
@@ -273,7 +281,8 @@ static void loop(struct keeper *k)
 /* ---- start ---- */
 
 /* Is there still somebody who waits? */
-static bool report(const struct keeper *k, enum keeper_event event, const char *stage, const struct error *err)
+static bool report(const struct keeper *k, enum keeper_event event, const char *stage,
+		   const struct error *err)
 {
 	struct report message = {.event = event};
 
@@ -299,7 +308,8 @@ static int open_signals(struct keeper *k, struct error *err)
 
 	mount_signals(&signals);
 	k->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
-	return k->signal_fd < 0 ? error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot listen to signals") : 0;
+	return k->signal_fd < 0 ? error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot listen to signals")
+				: 0;
 }
 
 /* Lets go of what the caller lent: terminal, working directory, standard streams. */
@@ -316,6 +326,19 @@ static int detach(const struct config *cfg, struct error *err)
 	return 0;
 }
 
+/* All descriptors of our own are O_CLOEXEC: what is not came from the caller, and has been read by now. */
+static void close_inherited(void)
+{
+	autodir DIR *dir = opendir("/proc/self/fd");
+	struct dirent *e;
+	uint64_t fd;
+
+	while (dir && (e = readdir(dir)))
+		if (parse_u64(e->d_name, INT32_MAX, &fd) == 0 && fd > STDERR_FILENO &&
+		    fcntl((int)fd, F_GETFD) == 0)
+			close((int)fd);
+}
+
 /* What follows once the mount answers. */
 static int open_keeper(struct keeper *k, struct error *err)
 {
@@ -323,6 +346,7 @@ static int open_keeper(struct keeper *k, struct error *err)
 	struct mount *m = k->m;
 	int r = open_signals(k, err);
 
+	close_inherited();
 	if (r == 0)
 		r = control_open(m->claim.dir_fd, m->owner, &handler, k, &k->control, err);
 	if (r == 0 && k->report_fd >= 0)
@@ -336,6 +360,8 @@ static int start(struct keeper *k, struct error *err)
 {
 	static const int reset[] = {SIGTERM, SIGINT, SIGHUP, SIGCHLD};
 	const struct config *cfg = k->m->config;
+	/* In the foreground stderr is the log, which is the journal under systemd. */
+	const char *log = k->report_fd < 0 && strcmp(cfg->log, "syslog") == 0 ? "stderr" : cfg->log;
 	unsigned protections = 0;
 	int r;
 
@@ -345,7 +371,7 @@ static int start(struct keeper *k, struct error *err)
 		signal(reset[i], SIG_DFL);
 	r = sandbox_no_core(&protections, err);
 	if (r == 0)
-		r = log_open(cfg->log, (enum log_level)cfg->log_level, err);
+		r = log_open(log, (enum log_level)cfg->log_level, err);
 	if (r < 0)
 		return r;
 	r = mount_start(k->m, on_stage, k, err);

@@ -19,15 +19,15 @@ enum keeper_event {
 	KEEPER_FAILED, /* err says why */
 };
 
-/* Starts a keeper in the background, from a process with one thread. Takes cfg over. cfg->target must be canonical. *ret_fd is
- * for keeper_wait(). */
+/* Starts a keeper in the background, from a process with one thread. Takes cfg over. cfg->target must be
+ * canonical. *ret_fd is for keeper_wait(). */
 int keeper_spawn(struct config *cfg, uid_t owner, int *ret_fd, struct error *err);
 
 /* Waits at most timeout_ms for the next event; stage: KEEPER_STAGE_MAX bytes, set at KEEPER_STAGE. */
 enum keeper_event keeper_wait(int fd, int timeout_ms, char *stage, struct error *err);
 
-/* Is the keeper itself, until the mount has ended. Takes cfg over: the exit status, or a negative errno with err when it does not
- * start. */
+/* Is the keeper itself, until the mount has ended. Takes cfg over: the exit status, or a negative errno with
+ * err when it does not start. */
 int keeper_run(struct config *cfg, uid_t owner, struct error *err);
 
 #endif

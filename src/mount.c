@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -84,6 +85,31 @@ static int parse_sources(struct mount *m, struct error *err)
 	return r;
 }
 
+/* The source is in use: by which mount, as far as this runtime directory knows? */
+static void name_user_of_source(struct mount *m, struct error *err)
+{
+	char **names;
+	struct stat source, other;
+	bool alive;
+
+	if (stat(m->config->source, &source) < 0 || runtime_names(&m->runtime, &names) < 0)
+		return;
+	for (char **name = names; *name; name++) {
+		struct record record;
+
+		if (strcmp(*name, m->config->name) == 0 ||
+		    runtime_look(&m->runtime, *name, &alive, &record) < 0 || !alive ||
+		    stat(record.source, &other) < 0 || other.st_ino != source.st_ino ||
+		    other.st_dev != source.st_dev)
+			continue;
+		error_set(err, -EBUSY, EXIT_STATUS_BUSY, "source %s is in use: \"%s\" is mounted on %s",
+			  m->config->source, *name, record.target);
+		error_hint(err, "ckrfs umount %s", *name);
+		break;
+	}
+	runtime_names_free(names);
+}
+
 static int open_volume(struct mount *m, struct error *err)
 {
 	const struct config *cfg = m->config;
@@ -96,6 +122,8 @@ static int open_volume(struct mount *m, struct error *err)
 	struct format_params format = {.kind = cfg->format, .scrypt_memory = cfg->scrypt_memory};
 	int r = lower_open(&lower, &m->lower, err);
 
+	if (r == -EBUSY)
+		name_user_of_source(m, err);
 	if (r < 0)
 		return r;
 	format.root_fd = lower_root(m->lower);
@@ -345,7 +373,8 @@ void mount_status(const struct mount *m, struct message_status *ret)
 	snprintf(s.source, sizeof(s.source), "%s", cfg->source);
 	snprintf(s.target, sizeof(s.target), "%s", cfg->target);
 	snprintf(s.lower, sizeof(s.lower), "%s", lower_name(m->lower));
-	snprintf(s.format, sizeof(s.format), "%s", cfg->format == CONFIG_FORMAT_PLAIN ? "plain" : "gocryptfs");
+	snprintf(s.format, sizeof(s.format), "%s",
+		 cfg->format == CONFIG_FORMAT_PLAIN ? "plain" : "gocryptfs");
 	snprintf(s.key_identifier, sizeof(s.key_identifier), "%s", m->key_identifier);
 	snprintf(s.key_source, sizeof(s.key_source), "%s", m->key.source[0] ? m->key.source : "-");
 	snprintf(s.secret_memory, sizeof(s.secret_memory), "%s", m->secret_memory);

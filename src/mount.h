@@ -41,10 +41,11 @@ struct mount {
 	struct format *format; /* NULL in the keeper once the server has started */
 	char key_identifier[64];
 	struct fs_stats *stats; /* shared memory */
-	struct fusemount fuse;  /* fuse.fuse_fd is the keeper's copy; closing all ends every request with ENOTCONN */
-	pid_t keeper_pid;       /* who runs mount_start() */
-	pid_t server_pid;       /* 0: none */
-	int server_channel;     /* SOCK_SEQPACKET to the server */
+	struct fusemount
+		fuse; /* fuse.fuse_fd is the keeper's copy; closing all ends every request with ENOTCONN */
+	pid_t keeper_pid;   /* who runs mount_start() */
+	pid_t server_pid;   /* 0: none */
+	int server_channel; /* SOCK_SEQPACKET to the server */
 	enum mount_state state;
 	int64_t since;        /* seconds since 1970 when it was unlocked */
 	unsigned protections; /* enum sandbox_protection, of the server */
@@ -63,8 +64,8 @@ int mount_start(struct mount *m, void (*stage)(void *ctx, const char *what), voi
 /* Only the key, into m->key: for making a volume. The same process state as for mount_start() is needed. */
 int mount_get_key(struct mount *m, struct error *err);
 
-/* No request is answered any more: those that wait fail with ENOTCONN. The server is killed if it still lives;
- * the mount itself stays. */
+/* No request is answered any more: those that wait fail with ENOTCONN. The server is killed if it still
+ * lives; the mount itself stays. */
 void mount_cut(struct mount *m);
 
 /* The reverse of mount_start(); unmounts (lazily) what is still mounted. */

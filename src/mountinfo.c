@@ -102,20 +102,44 @@ int mountinfo_find(const char *target, struct mountinfo *ret)
 	return r < 0 ? r : s.any ? 0 : -ENOENT;
 }
 
-int mountinfo_find_at(int fd, const char *target, struct mountinfo *ret)
+/* A mountinfo file that stays open, from its beginning. */
+static FILE *open_again(int fd)
 {
 	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	__attribute__((cleanup(close_file))) FILE *f = copy < 0 ? NULL : fdopen(copy, "r");
-	struct search s = {.target = target, .found = ret};
-	int r;
+	FILE *f = copy < 0 ? NULL : fdopen(copy, "r");
 
-	if (!f) {
+	if (f)
+		rewind(f);
+	else
 		cleanup_close(&copy);
-		return -ENOMEM;
-	}
-	rewind(f);
-	r = each_line(f, compare_target, &s);
+	return f;
+}
+
+int mountinfo_find_at(int fd, const char *target, struct mountinfo *ret)
+{
+	__attribute__((cleanup(close_file))) FILE *f = open_again(fd);
+	struct search s = {.target = target, .found = ret};
+	int r = f ? each_line(f, compare_target, &s) : -ENOMEM;
+
 	return r < 0 ? r : s.any ? 0 : -ENOENT;
+}
+
+static bool compare_device(void *ctx, const struct mountinfo *m)
+{
+	struct mountinfo *wanted = ctx;
+
+	if (m->major != wanted->major || m->minor != wanted->minor)
+		return true;
+	*wanted = *m;
+	return false;
+}
+
+bool mountinfo_has_device(int fd, unsigned major, unsigned minor)
+{
+	__attribute__((cleanup(close_file))) FILE *f = open_again(fd);
+	struct mountinfo wanted = {.major = major, .minor = minor};
+
+	return !f || each_line(f, compare_device, &wanted) < 0 || wanted.target[0];
 }
 
 bool mountinfo_is_ours(const char *target, const char *name)

@@ -21,7 +21,12 @@ int mountinfo_find(const char *target, struct mountinfo *ret);
 /* The same from a mountinfo file that is open already, which may be that of another namespace. */
 int mountinfo_find_at(int fd, const char *target, struct mountinfo *ret);
 
-/* Calls each for every mount, in the order of the table, until it returns false. -errno if it cannot be read */
+/* Is this file system mounted anywhere in the table of an open mountinfo file? True also when the table
+ * cannot be read. */
+bool mountinfo_has_device(int fd, unsigned major, unsigned minor);
+
+/* Calls each for every mount, in the order of the table, until it returns false. -errno if it cannot be read
+ */
 int mountinfo_each(bool (*each)(void *ctx, const struct mountinfo *m), void *ctx);
 
 /* Is the topmost mount on target a ckrfs mount of that name? */

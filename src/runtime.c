@@ -287,6 +287,7 @@ int runtime_look(const struct runtime *rt, const char *name, bool *ret_alive, st
 {
 	autofd int dir_fd = open_dir(rt->mounts_fd, name, false, 0);
 	autofd int lock_fd = dir_fd < 0 ? -1 : openat(dir_fd, "lock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	struct record record = {0};
 	int r;
 
 	if (dir_fd < 0)
@@ -294,9 +295,14 @@ int runtime_look(const struct runtime *rt, const char *name, bool *ret_alive, st
 	if (lock_fd < 0)
 		return -errno;
 	r = is_locked(lock_fd, ret_alive);
-	if (r == 0 && ret_record && read_record(dir_fd, ret_record) < 0)
-		*ret_record = (struct record){0};
-	return r;
+	if (r < 0)
+		return r;
+	/* A start that was killed before there was a mount: the next one takes it over. */
+	if (read_record(dir_fd, &record) < 0 && !*ret_alive)
+		return -ENOENT;
+	if (ret_record)
+		*ret_record = record;
+	return 0;
 }
 
 int runtime_remove_dead(struct runtime *rt, const char *name)

@@ -17,7 +17,7 @@
 enum { RUNTIME_NAME_MAX = 64 };
 
 struct runtime {
-	int mounts_fd; /* -1: not open */
+	int mounts_fd;   /* -1: not open */
 	char path[3072]; /* of mounts/, for messages and the socket's address */
 };
 

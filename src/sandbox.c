@@ -126,6 +126,9 @@ struct ruleset {
 
 enum { RULESET_SIZE_1 = 8, RULESET_SIZE_4 = 16, RULESET_SIZE_6 = 24 };
 
+/* LANDLOCK_CREATE_RULESET_ERRATA of newer headers. */
+enum { LANDLOCK_ASK_ERRATA = 1 << 1, LANDLOCK_ERRATUM_3 = 1 << 2 };
+
 /* How many rights for files there are: bits 0 to n-1. */
 static int landlock_file_rights(int abi)
 {
@@ -136,8 +139,9 @@ static int landlock_restrict(int abi, int root_fd)
 {
 	struct ruleset set = {.handled_access_fs = (1ull << landlock_file_rights(abi)) - 1,
 			      .handled_access_net = 3, /* bind and connect, TCP */
-			      .scoped = 3 };           /* abstract unix sockets, signals */
-	struct landlock_path_beneath_attr rule = {.allowed_access = set.handled_access_fs, .parent_fd = root_fd};
+			      .scoped = 3};            /* abstract unix sockets, signals */
+	struct landlock_path_beneath_attr rule = {.allowed_access = set.handled_access_fs,
+						  .parent_fd = root_fd};
 	size_t size = abi >= 6 ? RULESET_SIZE_6 : abi >= 4 ? RULESET_SIZE_4 : RULESET_SIZE_1;
 	autofd int fd = (int)syscall(SYS_landlock_create_ruleset, &set, size, 0);
 
@@ -147,43 +151,56 @@ static int landlock_restrict(int abi, int root_fd)
 	return 0;
 }
 
+/*
+ * Root opens files by handle, and a file that is not in the kernel's cache of names then has no path. Only
+ * kernels with erratum 3 fixed look at the root of its mount instead; others refuse the access.
+ */
+static bool landlock_knows_handles(void)
+{
+	long errata = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_ASK_ERRATA);
+
+	return errata > 0 && errata & LANDLOCK_ERRATUM_3;
+}
+
 /* What the kernel does not have is left out. */
-static int landlock_enter(int root_fd, unsigned *protections)
+static int landlock_enter(const struct sandbox_params *p, unsigned *protections)
 {
 	int abi = (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 	int r;
 
-	if (abi < 1)
+	if (abi < 1 || (geteuid() == 0 && !(p->root_private && landlock_knows_handles())))
 		return 0;
-	r = landlock_restrict(abi, root_fd);
+	r = landlock_restrict(abi, p->root_fd);
 	if (r == 0)
 		*protections |= SANDBOX_LANDLOCK;
 	return r;
 }
 
-int sandbox_enter(pid_t keeper, int root_fd, bool system_admin, unsigned *protections, struct error *err)
+int sandbox_enter(const struct sandbox_params *p, unsigned *protections, struct error *err)
 {
-	int r = die_with(keeper, err);
+	int r = die_with(p->keeper, err);
 
 	if (r < 0)
 		return r;
 	*protections |= SANDBOX_DIES_WITH_KEEPER;
 	if (geteuid() == 0) {
-		r = leave_host(system_admin, protections, err);
+		r = leave_host(p->system_admin, protections, err);
 		if (r < 0)
 			return r;
 	}
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot set no_new_privs");
 	*protections |= SANDBOX_NO_NEW_PRIVS;
-	r = landlock_enter(root_fd, protections);
+	if (p->root_private)
+		*protections |= SANDBOX_PRIVATE_LOWER;
+	r = landlock_enter(p, protections);
 	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "cannot confine the server by Landlock") : 0;
 }
 
 void sandbox_words(unsigned protections, char *text, size_t size)
 {
-	static const char *const words[] = {"no-core",          "no-new-privs", "capabilities",
-					    "empty-root",       "private-ipc",  "private-net",
+	static const char *const words[] = {"no-core",          "no-new-privs",  "capabilities",
+					    "empty-root",       "private-ipc",   "private-net",
 					    "dies-with-keeper", "private-lower", "landlock"};
 	size_t used = 0;
 

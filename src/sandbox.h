@@ -27,12 +27,16 @@ enum sandbox_protection {
 /* For keeper and server: first thing in the process. */
 int sandbox_no_core(unsigned *protections, struct error *err);
 
-/*
- * For the server. keeper: its parent, which it must not outlive. root_fd: directory below which it may work.
- * system_admin: keep CAP_SYS_ADMIN (trusted.* attributes of a volume without a key). Fds that are open stay
- * usable. As somebody else than root what needs privileges is left out.
- */
-int sandbox_enter(pid_t keeper, int root_fd, bool system_admin, unsigned *protections, struct error *err);
+struct sandbox_params {
+	pid_t keeper;      /* its parent, which it must not outlive */
+	int root_fd;       /* directory below which it may work */
+	bool root_private; /* ... is the root of a mount of its own */
+	bool system_admin; /* keep CAP_SYS_ADMIN: trusted.* attributes of a volume without a key */
+};
+
+/* For the server. Fds that are open stay usable. As somebody else than root what needs privileges is left
+ * out. */
+int sandbox_enter(const struct sandbox_params *params, unsigned *protections, struct error *err);
 
 /* The words for a set of protections, with blanks between. */
 void sandbox_words(unsigned protections, char *text, size_t size);

@@ -166,24 +166,28 @@ static int shed(struct server *s, struct error *err)
 	r = close_others(keep, ARRAY_SIZE(keep));
 	if (r == 0)
 		r = detach_stdio();
-	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "cannot close what the server must not have") : 0;
+	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "cannot close what the server must not have")
+		     : 0;
 }
 
 static int shut_in(struct server *s, struct error *err)
 {
 	const struct mount *m = s->mount;
-	bool plain = m->config->format == CONFIG_FORMAT_PLAIN;
+	struct sandbox_params params = {
+		.keeper = m->keeper_pid,
+		.root_fd = lower_root(m->lower),
+		.root_private = lower_private(m->lower),
+		.system_admin = m->config->format == CONFIG_FORMAT_PLAIN,
+	};
 	int r = store_init_proc();
 
 	if (r < 0)
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot open /proc/self/fd");
 	r = sandbox_no_core(&s->protections, err);
 	if (r == 0)
-		r = sandbox_enter(m->keeper_pid, lower_root(m->lower), plain, &s->protections, err);
+		r = sandbox_enter(&params, &s->protections, err);
 	if (r < 0)
 		return r;
-	if (lower_private(m->lower))
-		s->protections |= SANDBOX_PRIVATE_LOWER;
 	r = store_enter_proc();
 	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "cannot enter /proc/self/fd") : 0;
 }

@@ -59,13 +59,13 @@ def test_no_key(ck):
 
 def test_source_missing(ck):
     ck.configure("volume web", source=ck.dir / "none", key="file:/dev/null")
-    refused(ck, NO_VOLUME, f"{ck.dir}/none", "No such file or directory")
+    refused(ck, NO_VOLUME, f"source {ck.dir}/none does not exist")
 
 
 def test_source_is_a_file(ck):
     (ck.dir / "file").touch()
     ck.configure("volume web", source=ck.dir / "file", key="file:/dev/null")
-    refused(ck, FAILED, f"{ck.dir}/file", "Not a directory")
+    refused(ck, FAILED, f"source {ck.dir}/file is not a directory")
 
 
 def test_source_is_no_volume(ck):
@@ -140,7 +140,7 @@ BAD_CONFIGS = {
     "deep": (lambda c: "[" * 100000, FAILED, "gocryptfs.conf"),
     "version 1": (setting("Version", to=1), FAILED, "Version"),
     "version text": (setting("Version", to="2"), FAILED, "Version"),
-    "no flags": (lambda c: c.pop("FeatureFlags") and None, FAILED, "FeatureFlags"),
+    "no flags": (lambda c: c.pop("FeatureFlags") and None, FAILED, "feature flags"),
     "unknown flag": (lambda c: c["FeatureFlags"].append("Quantum"), None, "Quantum"),
     "key cut": (setting("EncryptedKey", to="AAAA"), FAILED, "EncryptedKey"),
     "key no base64": (setting("EncryptedKey", to="!!"), FAILED, "EncryptedKey"),

@@ -468,6 +468,16 @@ def test_write_changes_mtime(mounted):
     assert directory.stat().st_mtime > 1
 
 
+def test_times_of_a_new_file_are_those_on_disk(mounted, ck):
+    """What stat shows right after creating is what stays: nothing touches the file behind the reply."""
+    before = set(os.listdir(ck.backing))
+    time.sleep(0.01)  # file systems' clocks tick every few milliseconds
+    with open(mounted / "new", "wb"):
+        shown = (mounted / "new").stat().st_mtime_ns
+    name, = set(os.listdir(ck.backing)) - before
+    assert (ck.backing / name).stat().st_mtime_ns == shown
+
+
 def test_utime_survives_writeback(mounted):
     """What tar and cp -p do: write, set the time, close. The time stays."""
     path = mounted / "f"

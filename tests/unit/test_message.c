@@ -171,6 +171,59 @@ static void members_too_long_are_refused(void **state)
 	assert_int_equal(message_response_parse(longer, strlen(longer), &got, &err), -EBADMSG);
 }
 
+/* One member of another type, or missing. */
+static void members_of_wrong_type_are_refused(void **state)
+{
+	static const char *const changes[][2] = {
+		{"\"state\":\"unlocked\"", "\"state\":7"},
+		{"\"state\":\"unlocked\"", "\"stat\":\"unlocked\""},
+		{"\"since\":1790000000", "\"since\":\"1790000000\""},
+		{"\"read_only\":true", "\"read_only\":1"},
+		{"\"protections\":[\"no-core\",\"empty-root\"]", "\"protections\":\"no-core\""},
+		{"\"protections\":[\"no-core\",\"empty-root\"]", "\"protections\":[1]"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(changes); i++) {
+		autofree char *text = NULL, *changed = NULL;
+		struct message_status got;
+		char *at;
+
+		assert_int_equal(message_format_status(&example, &text), 0);
+		at = strstr(text, changes[i][0]);
+		if (!at)
+			fail_msg("no %s in %s", changes[i][0], text);
+		assert_true(asprintf(&changed, "%.*s%s%s", (int)(at - text), text, changes[i][1],
+				     at + strlen(changes[i][0])) > 0);
+		if (message_response_parse(changed, strlen(changed), &got, NULL) != -EBADMSG)
+			fail_msg("%s was taken", changes[i][1]);
+	}
+}
+
+/* Bytes that JSON escapes take six each: also then the longest paths there are fit into one message. */
+static void the_largest_status_fits(void **state)
+{
+	struct message_status status = example, got = {0};
+	autofree char *text = NULL;
+
+	memset(status.source, 1, sizeof(status.source) - 1);
+	memset(status.target, 1, sizeof(status.target) - 1);
+	assert_int_equal(message_format_status(&status, &text), 0);
+	assert_true(strlen(text) <= MESSAGE_MAX);
+	assert_int_equal(message_response_parse(text, strlen(text), &got, NULL), 0);
+	assert_memory_equal(&got, &status, sizeof(got));
+}
+
+/* Exactly as many bytes as there are: a sanitizer sees one that is read behind them. */
+static void nothing_behind_the_request_is_read(void **state)
+{
+	static const char text[] = "{\"version\":1,\"command\":\"status\"}";
+	autofree char *exact = malloc(strlen(text));
+	struct message_request got;
+
+	memcpy(exact, text, strlen(text));
+	assert_int_equal(message_request_parse(exact, strlen(text), &got, NULL), 0);
+}
+
 static void lists_are_json(void **state)
 {
 	struct message_status two[2] = {example, example};
@@ -186,10 +239,17 @@ static void lists_are_json(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(requests_go_around),      cmocka_unit_test(bad_requests_are_named),
-		cmocka_unit_test(a_giant_is_refused),      cmocka_unit_test(status_goes_around),
-		cmocka_unit_test(errors_go_around),        cmocka_unit_test(done_carries_no_status),
-		cmocka_unit_test(bad_answers_are_refused), cmocka_unit_test(members_too_long_are_refused),
+		cmocka_unit_test(requests_go_around),
+		cmocka_unit_test(bad_requests_are_named),
+		cmocka_unit_test(a_giant_is_refused),
+		cmocka_unit_test(status_goes_around),
+		cmocka_unit_test(errors_go_around),
+		cmocka_unit_test(done_carries_no_status),
+		cmocka_unit_test(bad_answers_are_refused),
+		cmocka_unit_test(members_too_long_are_refused),
+		cmocka_unit_test(members_of_wrong_type_are_refused),
+		cmocka_unit_test(the_largest_status_fits),
+		cmocka_unit_test(nothing_behind_the_request_is_read),
 		cmocka_unit_test(lists_are_json),
 	};
 
