@@ -209,8 +209,12 @@ static int create_finish(struct fs *fs, int fd, struct fuse_file_info *fi, struc
 		return -EEXIST;
 	}
 	r = fs_file_adopt(fs, node, steal_fd(&own), &file);
-	if (r == 0 && fi->flags & O_TRUNC)
+	/* It was there already, after all. A new one is left alone: its times have been told. */
+	if (r == 0 && fi->flags & O_TRUNC && ret_entry->attr.st_size > 0) {
 		r = empty_file(fs, file);
+		ret_entry->attr.st_size = 0;
+		ret_entry->attr_timeout = 0;
+	}
 	if (r == 0)
 		return handle_for_file(fs, node, file, fi);
 	node_put(fs->nodes, node);

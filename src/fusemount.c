@@ -245,8 +245,46 @@ bool fusemount_is_anywhere(const struct fusemount *m)
 	return mountinfo_has_device(m->mountinfo_fd, m->dev_major, m->dev_minor);
 }
 
+struct others {
+	char (*targets)[4096];
+	size_t n;
+	bool failed;
+};
+
+static bool collect_ours(void *ctx, const struct mountinfo *m)
+{
+	struct others *o = ctx;
+	char(*more)[4096];
+
+	if (strcmp(m->type, MOUNTINFO_TYPE) != 0)
+		return true;
+	more = reallocarray(o->targets, o->n + 1, sizeof(*more));
+	o->failed = !more;
+	if (!more)
+		return false;
+	o->targets = more;
+	strcpy(o->targets[o->n++], m->target);
+	return true;
+}
+
+/* Our copies of ckrfs mounts, this one and others, would keep them and their keys alive after everybody else
+ * has let them go: where mounts do not propagate, for as long as we live. */
+static int let_go_of_mounts(void)
+{
+	struct others o = {0};
+	int r = mountinfo_each(collect_ours, &o);
+
+	while (r == 0 && o.n)
+		umount2(o.targets[--o.n],
+			MNT_DETACH | UMOUNT_NOFOLLOW); /* -EINVAL: the one above took it along */
+	free(o.targets);
+	return o.failed ? -ENOMEM : r;
+}
+
 int fusemount_leave_namespace(struct fusemount *m, struct error *err)
 {
+	int r;
+
 	if (geteuid() != 0)
 		return 0;
 	m->namespace_fd = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
@@ -255,11 +293,10 @@ int fusemount_leave_namespace(struct fusemount *m, struct error *err)
 	/* A slave: nothing gets out; but what others unmount goes away here too, and is not kept in use. */
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
 		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot make a private mount namespace");
-	/* Our copy would keep the file system alive after everybody else has let it go. */
-	if (umount2(m->target, MNT_DETACH | UMOUNT_NOFOLLOW) < 0)
-		return error_errno(err, -errno, EXIT_STATUS_FAILED,
-				   "cannot let go of the target in a private namespace");
-	return 0;
+	r = let_go_of_mounts();
+	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED,
+				   "cannot let go of mounts in a private namespace")
+		     : 0;
 }
 
 /* ---- unmounting ---- */

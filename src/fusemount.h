@@ -32,7 +32,7 @@ int fusemount_check_target(const char *target, char ret_canonical[4096], struct 
 int fusemount_mount(const struct config *cfg, struct fusemount *ret, struct error *err);
 
 /* Moves the caller into a private mount namespace (root only; others stay where they are): what it mounts
- * from now on nobody else sees, and the target's own copy there is let go. Single thread. */
+ * from now on nobody else sees, and the copies of ckrfs mounts there are let go. Single thread. */
 int fusemount_leave_namespace(struct fusemount *m, struct error *err);
 
 /* Is it mounted still, where it was mounted? */

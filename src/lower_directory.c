@@ -6,9 +6,12 @@
 #include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "lower_impl.h"
+
+enum { LOCK_TRIES = 50, LOCK_WAIT_NS = 10000000 };
 
 /* The source is the manager's word: symbolic links on the way are followed, magic links (/proc/PID/root ...)
  * are not. */
@@ -40,8 +43,16 @@ static int open_source(const char *path, struct error *err)
  * namespace, and ends with the mount, however that ends. */
 static int lock_source(int fd, const struct lower_params *params, struct error *err)
 {
-	if (flock(fd, (params->shared ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0)
-		return 0;
+	/* umount(8) returns when the mount is gone, a moment before the last process of it has ended. */
+	for (int tries = 0; tries < LOCK_TRIES; tries++) {
+		struct timespec t = {.tv_nsec = LOCK_WAIT_NS};
+
+		if (flock(fd, (params->shared ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0)
+			return 0;
+		if (errno != EWOULDBLOCK)
+			break;
+		nanosleep(&t, NULL);
+	}
 	if (errno != EWOULDBLOCK)
 		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot lock source %s", params->source);
 	error_set(err, -EBUSY, EXIT_STATUS_BUSY, "source %s is in use by another mount", params->source);

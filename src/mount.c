@@ -15,10 +15,12 @@
 #include "cleanup.h"
 #include "crypto.h"
 #include "log.h"
+#include "mountinfo.h"
 #include "sandbox.h"
 #include "server.h"
 #include "util.h"
 
+enum { CLAIM_TRIES = 100, CLAIM_WAIT_NS = 10000000 };
 enum { READ_AHEAD_KIB = 1024 };
 
 int mount_new(struct config *cfg, uid_t owner, struct mount **ret, struct error *err)
@@ -39,11 +41,35 @@ int mount_new(struct config *cfg, uid_t owner, struct mount **ret, struct error 
 
 /* ---- the way up ---- */
 
+/* Is the mount of this name gone already, and only its keeper about to end? */
+static bool is_ending(const struct mount *m)
+{
+	struct record record;
+	bool alive;
+
+	return runtime_look(&m->runtime, m->config->name, &alive, &record) == 0 && alive &&
+	       record.target[0] && !mountinfo_is_ours(record.target, m->config->name);
+}
+
+/* umount(8) returns when the mount is gone, a moment before its keeper: who mounts again at once is not told
+ * that it is mounted. */
 static int claim_name(struct mount *m, struct error *err)
 {
 	int r = runtime_open(true, &m->runtime, err);
 
-	return r < 0 ? r : runtime_claim(&m->runtime, m->config->name, &m->claim, err);
+	if (r < 0)
+		return r;
+	for (int tries = 0; tries < CLAIM_TRIES; tries++) {
+		struct timespec t = {.tv_nsec = CLAIM_WAIT_NS};
+
+		r = runtime_claim(&m->runtime, m->config->name, &m->claim, err);
+		if (r != -EBUSY || !is_ending(m))
+			break;
+		nanosleep(&t, NULL);
+	}
+	if (r == 0)
+		*err = ERROR_NONE;
+	return r;
 }
 
 /* "none", "inherit" or a serial. */

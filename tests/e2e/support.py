@@ -98,6 +98,20 @@ def run(*argv, check=True, **kw):
     return done
 
 
+@contextlib.contextmanager
+def child(*argv, **kw):
+    """A process that ends with the block, whatever happens in it."""
+    process = subprocess.Popen(*argv, **kw)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream:
+                stream.close()
+
+
 def as_user(call, uid=UID):
     """Runs call in a child with that uid and gid and no capabilities; its exception becomes ours."""
     r, w = os.pipe()

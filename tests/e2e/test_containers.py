@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Real containers use the volume; what holds the key is out of their reach."""
 import shutil
-import subprocess
 
 import containers
 import pytest
-from support import TOOLS, UID, forms, run
+from support import TOOLS, UID, child, forms, run
 
 KEY_NAME = "ckrfs-e2e-web"
 
@@ -143,7 +142,7 @@ def test_memory_probe_finds_what_is_planted(ck):
     containers.add_program(container.root, TOOLS / "memscan")
     secret = b"planted secret bytes"
     (container.root / "patterns").write_text("".join(f.hex() + "\n" for f in forms(secret)))
-    with subprocess.Popen(["sleep", "1000"], env={"PLANTED": secret.decode()}) as holder:
+    with child(["sleep", "1000"], env={"PLANTED": secret.decode()}) as holder:
         said = containers.run_in(container, ck.mnt, f"{TOOLS}/memscan /patterns {holder.pid}; echo status $?",
                                  pid_namespace=False, capabilities=["CAP_SYS_PTRACE"])
         holder.kill()

@@ -9,7 +9,7 @@ import stat
 import subprocess
 
 import pytest
-from support import TOOLS, errno_of, run, sanitized
+from support import TOOLS, child, errno_of, run, sanitized
 
 SLOW = bool(sanitized())  # sizes only; what is checked stays the same
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -345,7 +345,7 @@ def test_random_operations(ck, seed, options):
 def test_fsx_finds_a_difference(ck):
     """fsx can fail: somebody else writes into the file while it runs."""
     path = ck.dir / "file"
-    with subprocess.Popen([TOOLS / "fsx", path, "1", "100000000", "100000"], stderr=subprocess.PIPE) as fsx:
+    with child([TOOLS / "fsx", path, "1", "100000000", "100000"], stderr=subprocess.PIPE) as fsx:
         while fsx.poll() is None:
             with open(path, "ab") as f:
                 f.write(b"x")

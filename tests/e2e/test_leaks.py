@@ -10,7 +10,7 @@ from pathlib import Path
 
 import containers
 import pytest
-from support import TOOLS, alive, forms, kernel_lacks, run, sanitized, wait_until
+from support import TOOLS, alive, child, forms, kernel_lacks, run, sanitized, wait_until
 
 PASSPHRASE = "a passphrase to hunt for"
 CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
@@ -105,13 +105,13 @@ def test_key_is_found_nowhere(ck, source):
     ck.volume(passphrase=PASSPHRASE, init=False, key=SOURCES[source](ck, master))
     runtime = containers.runtime("crun", ck.dir)
     script = '"$@" && echo mounted && read wait'  # the manager stays while we look
-    with subprocess.Popen(["sh", "-c", script, "sh", *ck.argv("mount", "web", ck.mnt)], env=ck.env,
+    with child(["sh", "-c", script, "sh", *ck.argv("mount", "web", ck.mnt)], env=ck.env,
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE) as manager:
         assert manager.stdout.readline() == b"mounted\n"
         ck.remember(ck.mnt)
         (ck.mnt / "f").write_bytes(os.urandom(3 << 20))
         argv = runtime.argv(ck.mnt, "cat /vol/f > /vol/g; echo ready; sleep 1000; true")
-        with subprocess.Popen(argv, stdout=subprocess.PIPE) as container:
+        with child(argv, stdout=subprocess.PIPE) as container:
             assert container.stdout.readline() == b"ready\n"
             assert look_everywhere(ck, hunt, manager, container) == []
             os.kill(descendants(container.pid)[-1], signal.SIGKILL)
@@ -149,7 +149,7 @@ def test_key_passes_through_no_argv_and_no_environment(ck):
     hunt = Hunt(ck, hunted(volume.master_key()))
     ck.volume(passphrase=PASSPHRASE, init=False, key=f"exec:/bin/cat {ck.key_file(PASSPHRASE)}")
     trace = ck.dir / "trace"
-    with subprocess.Popen(["strace", "-f", "-qq", "-v", "-s", "1000000", "-e", "trace=execve", "-o", trace,
+    with child(["strace", "-f", "-qq", "-v", "-s", "1000000", "-e", "trace=execve", "-o", trace,
                            *ck.argv("mount", "web", ck.mnt)], env=ck.env) as tracer:
         wait_until("the mount", lambda: os.path.ismount(ck.mnt))
         ck.remember(ck.mnt)
@@ -199,7 +199,7 @@ def test_core_of_a_planted_crash_does(ck, cores):
     """The hunt in core files can succeed."""
     secret = os.urandom(32).hex()
     hunt = Hunt(ck, sorted(forms(bytes.fromhex(secret))))
-    with subprocess.Popen(["sleep", "1000"], env={"PLANTED": secret}) as victim:
+    with child(["sleep", "1000"], env={"PLANTED": secret}) as victim:
         os.kill(victim.pid, signal.SIGSEGV)
         victim.wait()
     found = wait_until("the core file", lambda: list(cores.iterdir()))
@@ -223,7 +223,7 @@ sys.stdin.readline()
 def test_planted_in_memory_is_found(ck, form):
     secret = os.urandom(32)
     hunt = Hunt(ck, sorted(forms(secret)))
-    with subprocess.Popen(["/usr/bin/python3", "-c", PLANTER, form], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as p:
+    with child(["/usr/bin/python3", "-c", PLANTER, form], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as p:
         p.stdin.write(secret.hex().encode() + b"\n")
         p.stdin.flush()
         assert p.stdout.readline() == b"ready\n"
@@ -252,7 +252,7 @@ def test_planted_elsewhere_is_found(ck, where):
         if where == "argv":
             argv = ["sh", "-c", "echo ready; read x", text]
     env = dict(os.environ, PLANTED=text) if where == "environ" else None
-    with subprocess.Popen(argv, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as p:
+    with child(argv, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as p:
         assert p.stdout.readline() == b"ready\n"
         pids = [p.pid, *descendants(p.pid)]
         assert hunt.memory(pids) and (where == "container" or hunt.texts(pids))

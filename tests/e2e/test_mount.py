@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The life of a mount: start, status, signals, busy, deaths of its processes, mount(8), unprivileged users."""
+import contextlib
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import sys
 import time
 
 import pytest
-from support import (BINARY, BUSY, DONE, NO_VOLUME, UID, USAGE, WRONG_KEY, alive, as_user, errno_of, mount_line,
+from support import (BINARY, BUSY, DONE, NO_VOLUME, UID, USAGE, WRONG_KEY, alive, as_user, child, errno_of, mount_line,
                      mounts_under, run, wait_until)
 
 STATUS_MEMBERS = {"name", "state", "source", "target", "lower", "format", "key_identifier", "key_source", "since",
@@ -150,7 +151,7 @@ def test_umount_by_others_is_noticed(ck):
 def test_busy_umount_says_who_holds_it(ck):
     ck.volume()
     ck.mount()
-    with subprocess.Popen(["sleep", "1000"], cwd=ck.mnt) as holder:
+    with child(["sleep", "1000"], cwd=ck.mnt) as holder:
         done = ck.umount(status=BUSY)
         assert str(holder.pid) in done.stderr and "sleep" in done.stderr, done.stderr
         assert "--lazy" in done.stderr.splitlines()[-1]
@@ -179,7 +180,7 @@ def test_open_file_makes_busy(ck):
     ck.volume()
     ck.mount()
     (ck.mnt / "f").touch()
-    with subprocess.Popen(["tail", "-f", ck.mnt / "f"], stdout=subprocess.DEVNULL) as holder:
+    with child(["tail", "-f", ck.mnt / "f"], stdout=subprocess.DEVNULL) as holder:
         wait_until("tail to open", lambda: str(ck.mnt / "f") in map(readlink_or_none, fds(holder.pid)))
         done = ck.umount(status=BUSY)
         assert str(holder.pid) in done.stderr and "tail" in done.stderr
@@ -231,7 +232,7 @@ def test_killed_during_writes(ck, victims):
     ck.volume()
     ck.mount()
     state = ck.state()
-    with subprocess.Popen([sys.executable, "-c", WRITER, str(ck.mnt)], stdout=subprocess.PIPE) as writer:
+    with child([sys.executable, "-c", WRITER, str(ck.mnt)], stdout=subprocess.PIPE) as writer:
         assert writer.stdout.read(2) == b"go"
         for victim in victims:
             os.kill(state[victim], signal.SIGKILL)
@@ -287,15 +288,15 @@ def test_mounts_do_not_share_their_death(ck):
 
 # ---- foreground
 
+@contextlib.contextmanager
 def foreground(ck, *more):
     """-> process and the socket that gets its notifications"""
     notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     notify.bind(str(ck.dir / "notify"))
     notify.settimeout(30)
-    process = subprocess.Popen(ck.argv("mount", "web", ck.mnt, "-f", *more), stdin=subprocess.DEVNULL,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               env=dict(ck.env, NOTIFY_SOCKET=str(ck.dir / "notify")))
-    return process, notify
+    with notify, child(ck.argv("mount", "web", ck.mnt, "-f", *more), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                       stderr=subprocess.PIPE, env=dict(ck.env, NOTIFY_SOCKET=str(ck.dir / "notify"))) as process:
+        yield process, notify
 
 
 def wait_for_word(notify, word):
@@ -308,8 +309,7 @@ def wait_for_word(notify, word):
 @pytest.mark.parametrize("end", ["signal", "umount"])
 def test_foreground_speaks_sd_notify(ck, end):
     ck.volume()
-    process, notify = foreground(ck)
-    with process, notify:
+    with foreground(ck) as (process, notify):
         wait_for_word(notify, "READY=1")
         assert mounts_under(ck.dir) == [str(ck.mnt)] and process.poll() is None
         state = ck.remember(ck.mnt)
@@ -327,8 +327,7 @@ def test_foreground_speaks_sd_notify(ck, end):
 
 def test_foreground_fails_with_the_same_status(ck):
     ck.volume(key=f"file:{ck.key_file('wrong', name='other')}")
-    process, notify = foreground(ck)
-    with process, notify:
+    with foreground(ck) as (process, notify):
         process.communicate(timeout=20)
         assert process.returncode == WRONG_KEY
         notify.settimeout(0.1)
@@ -409,6 +408,7 @@ for d in /etc /usr/sbin; do
 done
 ln -s "$2" /usr/sbin/mount.ckrfs
 ln -s "$2" /usr/sbin/umount.ckrfs
+ln -s "$2" /usr/sbin/umount.fuse.ckrfs
 mkdir -p /etc/ckrfs
 cp "$1/ckrfs.conf" /etc/ckrfs/ckrfs.conf
 chmod 600 /etc/ckrfs/ckrfs.conf
@@ -523,7 +523,7 @@ def test_mount_reaches_a_slave_namespace(ck):
     inner = ck.mnt / "inner"
     inner.mkdir()
     try:
-        with subprocess.Popen(["unshare", "-m", "--propagation", "slave", "cat"], stdin=subprocess.PIPE) as other:
+        with child(["unshare", "-m", "--propagation", "slave", "cat"], stdin=subprocess.PIPE) as other:
             wait_until("the namespace", lambda: os.readlink(f"/proc/{other.pid}/ns/mnt") !=
                        os.readlink("/proc/self/ns/mnt"))
             ck.mount("web", inner)
