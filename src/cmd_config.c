@@ -3,6 +3,7 @@
 #include "cleanup.h"
 #include "command.h"
 #include "config.h"
+#include "keysource.h"
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
@@ -57,6 +58,22 @@ static int list_volumes(const struct config_set *set)
 	return 0;
 }
 
+/* What the configuration itself cannot know: whether the key sources are such. */
+static int check_keys(const struct config *cfg, struct error *err)
+{
+	for (size_t i = 0; i < cfg->n_keys; i++) {
+		struct keysource *src = NULL;
+		int r = keysource_parse(cfg->keys[i], &src, err);
+
+		if (r < 0) {
+			error_prefix(err, "%s", config_origin(cfg, "key"));
+			return r;
+		}
+		keysource_free(src);
+	}
+	return 0;
+}
+
 /* Each volume as `ckrfs mount` would take it: the first error counts. */
 static int check_volumes(const struct config_set *set, const char *file, struct error *err)
 {
@@ -68,6 +85,8 @@ static int check_volumes(const struct config_set *set, const char *file, struct 
 
 		if (r == 0)
 			r = config_volume_finish(cfg, err);
+		if (r == 0)
+			r = check_keys(cfg, err);
 		if (r < 0)
 			return r;
 	}

@@ -118,6 +118,9 @@ int config_set_option(struct config *cfg, const char *name, const char *value, c
 /* What only makes sense once all is known: source present, paths absolute, contradictions (key on a plain
  * directory). Status 14. */
 int config_volume_finish(struct config *cfg, struct error *err);
+/* Where an option's value came from: "FILE:LINE", "-o" or "default"; borrowed. */
+const char *config_origin(const struct config *cfg, const char *option);
+
 void config_free(struct config *cfg);
 
 /* `ckrfs config --show`: NAME = VALUE   # where it came from. Or as one JSON object. No secrets: there are

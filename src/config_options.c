@@ -180,3 +180,10 @@ int config_volume_finish(struct config *cfg, struct error *err)
 	r = path_finish(&cfg->source, err);
 	return r < 0 ? r : path_finish(&cfg->target, err);
 }
+
+const char *config_origin(const struct config *cfg, const char *option)
+{
+	const char *text = cfg->origins[config_option_index(option)].text;
+
+	return text ? text : "default";
+}

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -164,6 +165,9 @@ static int exec_child_prepare(const struct exec_plan *plan)
 {
 	int r;
 
+	/* A program that nobody waits for any more must not go on by itself. */
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+		return -errno;
 	if (setpgid(0, 0) < 0)
 		return -errno;
 	r = keyring_leave();

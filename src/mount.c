@@ -108,6 +108,8 @@ static int parse_sources(struct mount *m, struct error *err)
 		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "cannot read the key sources");
 	for (size_t i = 0; r == 0 && i < m->config->n_keys; i++)
 		r = keysource_parse(m->config->keys[i], &m->keysources[i], err);
+	if (r < 0 && err->status == EXIT_STATUS_CONFIG)
+		error_prefix(err, "%s", config_origin(m->config, "key"));
 	return r;
 }
 

@@ -294,7 +294,7 @@ def test_words_are_in_the_manual(name):
 def pattern(text):
     """Numbers and single words that differ from case to case may be a word in capitals."""
     parts = [re.escape(word) if not re.search(r"\d|SIG|ERROR|directory|device|socket", word)
-             else rf"(?:{re.escape(word)}|\(?(?:mode )?[A-Z]+\)?)" for word in text.split()]
+             else rf"(?:{re.escape(word)}|\(?(?:mode )?[A-Z]+\)?,?)" for word in text.split()]
     return re.compile(r"\s".join(parts))
 
 
