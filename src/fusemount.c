@@ -328,9 +328,11 @@ int fusemount_unmount_begin(const struct fusemount *m, bool lazy, pid_t *ret_pid
 		*ret_pid = pid;
 		return 0;
 	}
-	/* Here, as setns(2) would take the keeper out of its own namespace. */
-	if (m->namespace_fd >= 0 && setns(m->namespace_fd, CLONE_NEWNS) < 0)
-		_exit(errno);
+	/* Here, as setns(2) would take the keeper out of its own namespace. It refuses who shares his working
+	 * directory with another thread, as a sanitizer's. EINVAL is what says that nothing is mounted: not
+	 * to be mixed up with it. */
+	if (m->namespace_fd >= 0 && (unshare(CLONE_FS) < 0 || setns(m->namespace_fd, CLONE_NEWNS) < 0))
+		_exit(errno == EINVAL ? EPERM : errno);
 	_exit(-fusemount_unmount_path(m->target, m->name, lazy));
 }
 

@@ -458,8 +458,8 @@ static void programs_are_cut_off(void **state)
 	int leak = open("/dev/null", O_RDONLY); /* not O_CLOEXEC: as inherited */
 
 	assert_true(leak > 2);
-	check_key("exec:/bin/sh -c 'ls /proc/$$/fd | grep -c -v -x -e 0 -e 1 -e 2 -e 10; true'", "0", 1,
-		  true);
+	/* The fourth is the directory that ls reads. */
+	check_key("exec:/bin/ls -1 /proc/self/fd?fmt=raw", "0\n1\n2\n3\n", 8, false);
 	close(leak);
 	assert_true(add_key("user", "inside", "x", 1, ring.mount) > 0);
 	if (access("/bin/keyctl", X_OK) < 0) {
