@@ -39,7 +39,7 @@ VOLUME = "[volume photos]\nsource = /srv/photos\n"
     ("[volume a]\nsource = /x\nkey-timeout = 2x\n", 3, 'key-timeout = "2x": must be '),
     ("[volume a]\nsource = /x\nscrypt-memory = 1T\n", 3, 'scrypt-memory = "1T": must be '),
     ("[volume a]\nsource = /x\nkey = secret\n", 3, None),
-    ("[volume a]\nsource = /x\nkey = fil:/k\n", 3, '"file"'),
+    ("[volume a]\nsource = /x\nkey = fil:/k\n", 3, '(did you mean "file:"?)'),
     ("[volume a]\nsource = /x\nlog = somewhere\n", 3, "must be syslog, stderr or the absolute path of a file"),
     ("[volume a]\nsource = /x\nkeyring = mine\n", 3, "must be none, inherit or the serial number of a keyring"),
     ("[volume -a]\nsource = /x\n", 1, None),

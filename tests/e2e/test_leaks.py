@@ -84,6 +84,14 @@ SOURCES = {
 }
 
 
+def keys_as(pid):
+    """/proc/keys in the namespaces of pid; a container that is just starting may not have its root yet"""
+    def ask():
+        done = run("nsenter", "-t", str(pid), "-m", "-p", "cat", "/proc/keys", check=False)
+        return (done.stdout,) if done.returncode == 0 else None
+    return wait_until(f"/proc/keys as {pid}", ask)[0]
+
+
 def look_everywhere(ck, hunt, manager, container):
     """Processes of the container, the manager, keeper and server: memory, argv, environment; /proc/keys."""
     state = ck.state()
@@ -92,7 +100,7 @@ def look_everywhere(ck, hunt, manager, container):
     pids = [manager.pid, *inside, state["keeper_pid"], state["server_pid"]]
     hits = hunt.all(pids)
     for pid in {inside[-1], state["keeper_pid"], os.getpid()}:
-        keys = run("nsenter", "-t", str(pid), "-m", "-p", "cat", "/proc/keys").stdout
+        keys = keys_as(pid)
         hits += [f"/proc/keys as {pid}" for s in hunt.secrets if s in keys]
     return hits
 
