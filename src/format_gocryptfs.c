@@ -14,7 +14,7 @@
 #include "crypto.h"
 #include "store.h"
 
-enum { NAMES_TO_TRY = 64, DENTS_SIZE = 32768, RAW_KEY_LOG_N = 10, DEFAULT_LOG_N = 16 };
+enum { TRIAL_DEPTH = 8, TRIAL_ENTRIES = 2000, TRIAL_REFUTED = 16, RAW_KEY_LOG_N = 10, DEFAULT_LOG_N = 16 };
 
 static void gocryptfs_free(void *state)
 {
@@ -102,17 +102,95 @@ static bool entry_text(struct gcfs_names *names, int dir_fd, const char *disk,
 	}
 }
 
-/* Counts the encrypted names of an open directory that names can and cannot decrypt, until one is good or
- * enough were bad. */
-static void try_names(struct gcfs_names *names, int dir_fd, const uint8_t iv[GCFS_IV_SIZE],
-		      unsigned *ret_good, unsigned *ret_bad)
+/*
+ * What speaks for and against a master key. A wrong key makes about one name in 256 look right, so that names
+ * alone prove little; a block or a link target that authenticates proves the key.
+ */
+struct trial {
+	struct gcfs_names *names;
+	struct gcfs_content *content;
+	unsigned good_names, bad_names, refuted;
+	unsigned entries_left;
+	bool proved;
+};
+
+/* The first block of a file that has one; a hole is no witness. */
+static void try_file(struct trial *t, int dir_fd, const char *disk)
+{
+	uint8_t buf[GCFS_HEADER + GCFS_BLOCK + GCFS_OVERHEAD_MAX], plain[GCFS_BLOCK + GCFS_OVERHEAD_MAX],
+		id[GCFS_FILE_ID];
+	size_t room = GCFS_HEADER + GCFS_BLOCK + gcfs_overhead(t->content), size;
+	ssize_t n = store_read_file(dir_fd, disk, buf, room);
+	uint64_t bad;
+	bool zero = true;
+
+	if (n <= (ssize_t)(GCFS_HEADER + gcfs_overhead(t->content)) || gcfs_header_parse(buf, id) < 0)
+		return;
+	for (ssize_t i = GCFS_HEADER; i < n && zero; i++)
+		zero = buf[i] == 0;
+	if (zero)
+		return;
+	if (gcfs_decrypt_blocks(t->content, id, 0, buf + GCFS_HEADER, (size_t)n - GCFS_HEADER, plain, &size,
+				&bad) == 0)
+		t->proved = true;
+	else
+		t->refuted++;
+}
+
+static void try_link(struct trial *t, int dir_fd, const char *disk)
+{
+	autofd int fd = store_open(dir_fd, disk, O_PATH, 0);
+	autofree char *target = NULL;
+	char text[4097];
+	ssize_t n = fd < 0 ? -1 : store_readlink(fd, text, sizeof(text) - 1);
+
+	if (n <= 0)
+		return;
+	text[n] = '\0';
+	if (gcfs_symlink_decrypt(t->content, text, &target) == 0)
+		t->proved = true;
+	else
+		t->refuted++;
+}
+
+static void try_directory(struct trial *t, int dir_fd, int depth);
+
+static void try_entry(struct trial *t, int dir_fd, const uint8_t iv[GCFS_IV_SIZE], const char *disk,
+		      int depth)
+{
+	char text[GCFS_NAME_TEXT_MAX + 1], name[NAME_MAX + 1];
+	autofd int fd = -1;
+	struct stat st;
+
+	if (!entry_text(t->names, dir_fd, disk, text) || store_stat(dir_fd, disk, &st) < 0)
+		return;
+	if (gcfs_name_decrypt(t->names, iv, text, name) == 0)
+		t->good_names++;
+	else
+		t->bad_names++;
+	if (S_ISREG(st.st_mode)) {
+		try_file(t, dir_fd, disk);
+	} else if (S_ISLNK(st.st_mode)) {
+		try_link(t, dir_fd, disk);
+	} else if (S_ISDIR(st.st_mode) && depth < TRIAL_DEPTH) {
+		fd = store_open_dir(dir_fd, disk);
+		if (fd >= 0)
+			try_directory(t, fd, depth + 1);
+	}
+}
+
+/* Until the key is proved, enough speaks against it, or enough was looked at. */
+static void try_directory(struct trial *t, int dir_fd, int depth)
 {
 	autodir DIR *dir = NULL;
-	char text[GCFS_NAME_TEXT_MAX + 1], name[NAME_MAX + 1];
+	uint8_t iv[GCFS_IV_SIZE];
 	struct dirent *e;
-	int fd = store_open_dir(dir_fd, ".");
+	const char *why;
+	int fd;
 
-	*ret_good = *ret_bad = 0;
+	if (gocryptfs_read_iv(dir_fd, iv, &why) < 0)
+		return;
+	fd = store_open_dir(dir_fd, ".");
 	if (fd < 0)
 		return;
 	dir = fdopendir(fd);
@@ -120,43 +198,41 @@ static void try_names(struct gcfs_names *names, int dir_fd, const uint8_t iv[GCF
 		close(fd);
 		return;
 	}
-	while (!*ret_good && *ret_bad < NAMES_TO_TRY && (e = readdir(dir))) {
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
-		    !entry_text(names, dir_fd, e->d_name, text))
+	while (!t->proved && t->refuted < TRIAL_REFUTED && t->entries_left && (e = readdir(dir))) {
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
 			continue;
-		if (gcfs_name_decrypt(names, iv, text, name) == 0)
-			(*ret_good)++;
-		else
-			(*ret_bad)++;
+		t->entries_left--;
+		try_entry(t, dir_fd, iv, e->d_name, depth);
 	}
 }
 
 /*
  * A master key that is given itself cannot be checked against the config, whose tag belongs to the
- * passphrase. But with the wrong one no name in the root decrypts; without this check files would be written
- * that nobody else can read. An empty volume takes any key.
+ * passphrase. Without this check files would be written that nobody else can read. An empty volume takes any
+ * key.
  */
 static int check_master(struct gocryptfs *g, const struct secret *master, struct error *err)
 {
-	struct gcfs_names *names = NULL;
+	struct trial t = {.entries_left = TRIAL_ENTRIES};
 	uint8_t iv[GCFS_IV_SIZE];
-	unsigned good, bad;
 	const char *why;
-	int r = gcfs_names_new(master, g->config.flags, g->config.long_name_max, &names);
+	int r = gocryptfs_read_iv(g->root_fd, iv, &why);
 
 	if (r < 0)
-		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot check the master key");
-	r = gocryptfs_read_iv(g->root_fd, iv, &why);
-	if (r < 0) {
-		error_set(err, r, EXIT_STATUS_FAILED, "the volume's root directory is damaged: %s", why);
-		goto out;
-	}
-	try_names(names, g->root_fd, iv, &good, &bad);
-	if (bad && !good)
+		return error_set(err, r, EXIT_STATUS_FAILED, "the volume's root directory is damaged: %s",
+				 why);
+	r = gcfs_names_new(master, g->config.flags, g->config.long_name_max, &t.names);
+	if (r == 0)
+		r = gcfs_content_new(master, g->config.flags, &t.content);
+	if (r < 0)
+		error_errno(err, r, EXIT_STATUS_FAILED, "cannot check the master key");
+	else
+		try_directory(&t, g->root_fd, 0);
+	if (r == 0 && !t.proved && (t.refuted || t.bad_names > t.good_names))
 		r = error_set(err, -EKEYREJECTED, EXIT_STATUS_WRONG_KEY,
-			      "wrong key: it decrypts no name in the volume's root directory");
-out:
-	gcfs_names_free(names);
+			      "wrong key: it decrypts none of the volume's files");
+	gcfs_names_free(t.names);
+	gcfs_content_free(t.content);
 	return r;
 }
 

@@ -360,6 +360,8 @@ static int set_and_ask(struct fs *fs, struct node *node, const struct stat *attr
 	else if ((r = node_fd(fs->nodes, node, &inode.fd)) < 0)
 		return r;
 	r = set_attributes(inode.fd.fd, attr, to_set);
+	if (r == 0 && to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW))
+		fs_file_mtime_told(fs, node);
 	if (r == 0)
 		r = store_stat_fd(inode.fd.fd, ret_st);
 	if (r == 0)

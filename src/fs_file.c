@@ -103,16 +103,63 @@ int fs_file_adopt(struct fs *fs, struct node *node, int fd, struct format_file *
 	return r;
 }
 
+/* Takes the time that is kept, if there is one, to be set again. Lock held. */
+static bool mtime_take(struct node *node, struct timespec *ret_mtime)
+{
+	bool held = node->private.holds_mtime;
+
+	*ret_mtime = node->private.mtime;
+	node->private.holds_mtime = false;
+	return held;
+}
+
+static int mtime_set(struct format_file *file, const struct timespec *mtime)
+{
+	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, *mtime};
+	int r = store_utimens(format_file_fd(file), times);
+
+	format_file_fd_done(file);
+	return r;
+}
+
+/* Sets the time again that cached writes have moved. */
+static int mtime_restore(struct fs *fs, struct node *node, struct format_file *file)
+{
+	struct timespec mtime;
+	bool held;
+
+	node_lock(fs->nodes);
+	held = mtime_take(node, &mtime);
+	node_unlock(fs->nodes);
+	return held ? mtime_set(file, &mtime) : 0;
+}
+
+void fs_file_mtime_told(struct fs *fs, struct node *node)
+{
+	if (!S_ISREG(node->type))
+		return;
+	node_lock(fs->nodes);
+	node->private.holds_mtime = false;
+	node_unlock(fs->nodes);
+}
+
 void fs_file_put(struct fs *fs, struct node *node)
 {
 	struct format_file *last = NULL;
+	struct timespec mtime;
+	bool held = false;
 
 	node_lock(fs->nodes);
 	if (--node->private.opens == 0) {
 		last = node->private.file;
 		node->private.file = NULL;
+		held = mtime_take(node, &mtime);
 	}
 	node_unlock(fs->nodes);
+	/* An error here has nobody to go to: close(2) was answered long ago. The time is then that of the
+	 * last write. */
+	if (held)
+		mtime_set(last, &mtime);
 	format_file_free(last);
 }
 
@@ -299,27 +346,32 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, s
 
 /*
  * A write of the writeback cache happened when the kernel took it, which keeps the time itself and does not
- * always send it once more (fuse_setattr() of Linux 6.18 after ftruncate(2)): the lower's time stays what it
- * was told.
+ * always send it once more (Linux 6.18, after ftruncate(2)). So the lower's time from before the first such
+ * write is kept, and set again when the file is synced or closed, unless the kernel has sent another one by
+ * then (fs_file_mtime_told()).
  */
-static ssize_t write_cached(struct fs *fs, struct format_file *file, struct format_io *io, const char *buf,
-			    size_t size, uint64_t offset)
+static int mtime_hold(struct fs *fs, struct node *node, struct format_file *file)
 {
-	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}};
 	struct stat st;
-	ssize_t n;
-	int r = store_stat_fd(format_file_fd(file), &st);
+	bool held;
+	int r;
 
+	node_lock(fs->nodes);
+	held = node->private.holds_mtime;
+	node_unlock(fs->nodes);
+	if (held)
+		return 0;
+	r = store_stat_fd(format_file_fd(file), &st);
 	format_file_fd_done(file);
 	if (r < 0)
 		return r;
-	n = format_write(fs->p.format, file, io, buf, size, offset);
-	if (n < 0)
-		return n;
-	times[1] = st.st_mtim;
-	r = store_utimens(format_file_fd(file), times);
-	format_file_fd_done(file);
-	return r < 0 ? r : n;
+	node_lock(fs->nodes);
+	if (!node->private.holds_mtime) {
+		node->private.holds_mtime = true;
+		node->private.mtime = st.st_mtim;
+	}
+	node_unlock(fs->nodes);
+	return 0;
 }
 
 static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t offset,
@@ -336,9 +388,8 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 		return;
 	}
 	if (fs_transport_is_cached_write())
-		n = write_cached(fs, file, io, buf, size, (uint64_t)offset);
-	else
-		n = format_write(fs->p.format, file, io, buf, size, (uint64_t)offset);
+		r = mtime_hold(fs, fs_handle_get(fs, fi->fh)->node, file);
+	n = r < 0 ? r : format_write(fs->p.format, file, io, buf, size, (uint64_t)offset);
 	if (n >= 0 && fs_transport_kills_suidgid()) {
 		r = fs_kill_suidgid(format_file_fd(file));
 		format_file_fd_done(file);
@@ -358,8 +409,11 @@ static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 	int r = -EBADF;
 
 	if (file) {
-		r = store_fsync(format_file_fd(file), datasync != 0);
-		format_file_fd_done(file);
+		r = mtime_restore(fs, fs_handle_get(fs, fi->fh)->node, file);
+		if (r == 0) {
+			r = store_fsync(format_file_fd(file), datasync != 0);
+			format_file_fd_done(file);
+		}
 	}
 	fs_reply_err(req, r);
 }

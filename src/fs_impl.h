@@ -94,6 +94,8 @@ int fs_file_get(struct fs *fs, struct node *node, bool writable, struct format_f
 /* Gives the inode a file just created, or, if it has one, counts that and closes fd. */
 int fs_file_adopt(struct fs *fs, struct node *node, int fd, struct format_file **ret);
 void fs_file_put(struct fs *fs, struct node *node);
+/* The kernel has set the time of the inode: what was kept of it for later no longer counts. */
+void fs_file_mtime_told(struct fs *fs, struct node *node);
 /* The file if it is open now, counted; NULL. */
 struct format_file *fs_file_if_open(struct fs *fs, struct node *node);
 

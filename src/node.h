@@ -21,6 +21,8 @@ union node_private {
 	struct {
 		void *file; /* regular files: shared by all opens, see fs_file.c */
 		uint32_t opens;
+		bool holds_mtime; /* cached writes have moved the lower's time, which is to be mtime again */
+		struct timespec mtime;
 	};
 };
 

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import os
+import random
 
 import pytest
 from support import (BUSY, CONFIG, FAILED, NO_KEY, NO_VOLUME, UNSUPPORTED, WRONG_KEY, Gocryptfs, errno_of, mounts_under,
@@ -40,6 +41,22 @@ def test_wrong_master_key(ck, form):
     with Gocryptfs(ck.dir / "cipher").mounted(ck.dir / "peer") as peer:
         (peer / "f").write_text("x")
     refused(ck, WRONG_KEY)
+
+
+def test_no_wrong_master_key_gets_through(ck):
+    """A wrong key makes one name in 256 look right by its padding: with many names that must not be enough."""
+    rng = random.Random(7)
+    volume = ck.volume()
+    with ck.mounted():
+        for i in range(100):
+            (ck.mnt / f"file-{i}").write_text("x")
+    ck.configure("volume web", source=volume.cipher, key=f"file:{ck.dir}/master?fmt=raw")
+    for _ in range(40):
+        ck.key_file(rng.randbytes(32), name="master")
+        refused(ck, WRONG_KEY)
+    ck.key_file(volume.master_key(), name="master")
+    with ck.mounted():
+        assert len(os.listdir(ck.mnt)) == 100
 
 
 @pytest.mark.parametrize("size", [1, 31, 33, 64])
