@@ -27,7 +27,7 @@ struct fs_params {
 	struct format *format;  /* started; borrowed */
 	struct fs_stats *stats; /* borrowed */
 	unsigned threads;       /* at least 1 */
-	bool writeback, read_only;
+	bool writeback;
 	bool shared;        /* others change the volume too: caches are not trusted */
 	bool act_as_caller; /* new objects belong to the caller (root with allow_other) */
 	uint64_t attr_timeout_ms, entry_timeout_ms, negative_timeout_ms;

@@ -212,7 +212,6 @@ static int serve(struct server *s, struct error *err)
 		.stats = m->stats,
 		.threads = thread_count(cfg),
 		.writeback = cfg->writeback,
-		.read_only = cfg->read_only,
 		.shared = cfg->shared,
 		.act_as_caller = geteuid() == 0,
 		.attr_timeout_ms = cfg->attr_timeout_ms,
