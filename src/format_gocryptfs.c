@@ -350,7 +350,8 @@ static int make_config(const struct key *key, unsigned log_n, uint64_t scrypt_me
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot make a master key");
 	if (!log_n)
 		log_n = key->passphrase ? DEFAULT_LOG_N : RAW_KEY_LOG_N;
-	return gcfs_config_create(passphrase, master, log_n, scrypt_memory, ret_config, err);
+	return gcfs_config_create(&GCFS_KIND_DEFAULT, passphrase, master, log_n, scrypt_memory, ret_config,
+				  err);
 }
 
 /* The config is complete on disk under another name before it appears under its own: a volume is there whole

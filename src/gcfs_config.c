@@ -471,7 +471,7 @@ static int random_iv(uint8_t *iv, size_t size)
 static int check_create(const struct secret *passphrase, const struct secret *master, unsigned log_n,
 			struct error *err)
 {
-	if (log_n < 10 || log_n > 28)
+	if (log_n && (log_n < 10 || log_n > 28))
 		return error_set(err, -EINVAL, EXIT_STATUS_FAILED, "scrypt cost is 2^%u, not 2^10 to 2^28",
 				 log_n);
 	if (secret_size(master) != GCFS_MASTER_KEY_SIZE)
@@ -484,38 +484,54 @@ static int check_create(const struct secret *passphrase, const struct secret *ma
 	return 0;
 }
 
-int gcfs_config_create(const struct secret *passphrase, const struct secret *master, unsigned log_n,
-		       uint64_t max_memory, struct gcfs_config *ret, struct error *err)
+int gcfs_config_rewrap(struct gcfs_config *cfg, const struct secret *passphrase, const struct secret *master,
+		       unsigned log_n, uint64_t max_memory, struct error *err)
 {
-	struct gcfs_config cfg = {
-		.creator = "ckrfs " CKRFS_VERSION,
-		.flags = GCFS_HKDF | GCFS_GCMIV128 | GCFS_DIRIV | GCFS_EME_NAMES | GCFS_LONG_NAMES |
-			 GCFS_RAW64,
-		.salt_size = SALT_SIZE,
-		.scrypt_n = UINT64_C(1) << log_n % 64,
-		.scrypt_r = SCRYPT_R,
-		.scrypt_p = SCRYPT_P,
-	};
+	struct gcfs_config new = *cfg;
 	struct aead *aead = NULL;
 	int r = check_create(passphrase, master, log_n, err);
 
 	if (r < 0)
 		return r;
-	cfg.encrypted_key_size = wrapped_size(&cfg);
-	r = crypto_random(cfg.salt, cfg.salt_size);
+	if (log_n)
+		new.scrypt_n = UINT64_C(1) << log_n;
+	new.salt_size = SALT_SIZE;
+	new.encrypted_key_size = wrapped_size(&new);
+	r = crypto_random(new.salt, new.salt_size);
 	if (r == 0)
-		r = random_iv(cfg.encrypted_key, wrap_iv_size(&cfg));
+		r = random_iv(new.encrypted_key, wrap_iv_size(&new));
 	if (r < 0)
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot get random bytes");
-	r = wrap_cipher(&cfg, passphrase, max_memory, &aead, err);
+	r = wrap_cipher(&new, passphrase, max_memory, &aead, err);
 	if (r < 0)
 		return r;
-	r = wrap_run(aead, wrap_iv_size(&cfg), true, cfg.encrypted_key, master);
+	r = wrap_run(aead, wrap_iv_size(&new), true, new.encrypted_key, master);
 	aead_free(aead);
 	if (r < 0)
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot encrypt the master key");
-	*ret = cfg;
+	*cfg = new;
 	return 0;
+}
+
+int gcfs_config_create(const struct gcfs_kind *kind, const struct secret *passphrase,
+		       const struct secret *master, unsigned log_n, uint64_t max_memory,
+		       struct gcfs_config *ret, struct error *err)
+{
+	struct gcfs_config cfg = {
+		.creator = "ckrfs " CKRFS_VERSION,
+		.flags = kind->flags,
+		.long_name_max = kind->long_name_max,
+		.scrypt_r = SCRYPT_R,
+		.scrypt_p = SCRYPT_P,
+	};
+	int r;
+
+	if (!log_n)
+		return error_set(err, -EINVAL, EXIT_STATUS_FAILED, "a new volume needs a scrypt cost");
+	r = gcfs_config_rewrap(&cfg, passphrase, master, log_n, max_memory, err);
+	if (r == 0)
+		*ret = cfg;
+	return r;
 }
 
 /* printable() left no quote escaped: JSON needs it. dst holds twice the length. */

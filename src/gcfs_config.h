@@ -55,10 +55,24 @@ int gcfs_config_parse(const char *buf, size_t size, struct gcfs_config *ret, str
 int gcfs_config_unwrap(const struct gcfs_config *cfg, const struct secret *passphrase, uint64_t max_memory,
 		       struct secret **ret_master, struct error *err);
 
-/* A config for a new volume of the default kind, wrapping master with passphrase at scrypt cost 2^log_n
- * (10..28). */
-int gcfs_config_create(const struct secret *passphrase, const struct secret *master, unsigned log_n,
-		       uint64_t max_memory, struct gcfs_config *ret, struct error *err);
+/* What kind of volume: as in struct gcfs_config. */
+struct gcfs_kind {
+	unsigned flags;
+	unsigned long_name_max;
+};
+#define GCFS_KIND_DEFAULT                                                                                    \
+	((struct gcfs_kind){                                                                                 \
+		GCFS_HKDF | GCFS_GCMIV128 | GCFS_DIRIV | GCFS_EME_NAMES | GCFS_LONG_NAMES | GCFS_RAW64, 0})
+
+/* A config for a new volume of that kind, wrapping master with passphrase at scrypt cost 2^log_n (10..28). */
+int gcfs_config_create(const struct gcfs_kind *kind, const struct secret *passphrase,
+		       const struct secret *master, unsigned log_n, uint64_t max_memory,
+		       struct gcfs_config *ret, struct error *err);
+
+/* The same volume with another passphrase: new salt, new IV, the rest stays. log_n 0 keeps the cost. cfg is
+ * untouched on failure. */
+int gcfs_config_rewrap(struct gcfs_config *cfg, const struct secret *passphrase, const struct secret *master,
+		       unsigned log_n, uint64_t max_memory, struct error *err);
 
 /* The JSON text as gocryptfs writes it (tabs, final newline), malloc'ed. -ENOMEM */
 int gcfs_config_format(const struct gcfs_config *cfg, char **ret_text, size_t *ret_size);

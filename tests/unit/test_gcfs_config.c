@@ -422,8 +422,8 @@ static void test_create(void **state)
 
 	assert_int_equal(secret_new(GCFS_MASTER_KEY_SIZE, &master), 0);
 	assert_int_equal(crypto_random(secret_data(master), GCFS_MASTER_KEY_SIZE), 0);
-	assert_int_equal(gcfs_config_create(pass, master, 10, 1 << 20, &cfg, &err), 0);
-	assert_int_equal(gcfs_config_create(pass, master, 10, 1 << 20, &again, &err), 0);
+	assert_int_equal(gcfs_config_create(&GCFS_KIND_DEFAULT, pass, master, 10, 1 << 20, &cfg, &err), 0);
+	assert_int_equal(gcfs_config_create(&GCFS_KIND_DEFAULT, pass, master, 10, 1 << 20, &again, &err), 0);
 	assert_memory_not_equal(cfg.salt, again.salt, 32);
 	assert_memory_not_equal(cfg.encrypted_key, again.encrypted_key, 16);
 	assert_int_equal(gcfs_config_format(&cfg, &text, &size), 0);
@@ -435,6 +435,31 @@ static void test_create(void **state)
 	assert_true(secret_equal(master, back));
 }
 
+/* The old passphrase opens nothing any more, the new one the same master key; the kind of volume stays. */
+static void test_rewrap(void **state)
+{
+	autosecret struct secret *pass = secret_of_text("the old one"), *master = NULL, *back = NULL,
+				 *next = secret_of_text("the new one");
+	struct gcfs_config cfg, old;
+	struct error err = ERROR_NONE;
+
+	assert_int_equal(secret_new(GCFS_MASTER_KEY_SIZE, &master), 0);
+	assert_int_equal(crypto_random(secret_data(master), GCFS_MASTER_KEY_SIZE), 0);
+	assert_int_equal(gcfs_config_create(&GCFS_KIND_DEFAULT, pass, master, 11, 4 << 20, &cfg, &err), 0);
+	old = cfg;
+	assert_int_equal(gcfs_config_rewrap(&cfg, next, master, 0, 1 << 20, &err), -ENOMEM);
+	assert_memory_equal(&cfg, &old, sizeof(cfg));
+	assert_int_equal(gcfs_config_rewrap(&cfg, next, master, 0, 4 << 20, &err), 0);
+	assert_int_equal(cfg.scrypt_n, 2048);
+	assert_int_equal(cfg.flags, old.flags);
+	assert_memory_not_equal(cfg.salt, old.salt, 32);
+	assert_int_equal(gcfs_config_unwrap(&cfg, pass, 4 << 20, &back, &err), -EKEYREJECTED);
+	assert_int_equal(gcfs_config_unwrap(&cfg, next, 4 << 20, &back, &err), 0);
+	assert_true(secret_equal(master, back));
+	assert_int_equal(gcfs_config_rewrap(&cfg, next, master, 10, 4 << 20, &err), 0);
+	assert_int_equal(cfg.scrypt_n, 1024);
+}
+
 static void test_create_refuses(void **state)
 {
 	autosecret struct secret *pass = secret_of_text("p"), *master = NULL, *small = NULL, *large = NULL;
@@ -444,14 +469,19 @@ static void test_create_refuses(void **state)
 	assert_int_equal(secret_new(GCFS_MASTER_KEY_SIZE, &master), 0);
 	assert_int_equal(secret_new(16, &small), 0);
 	assert_int_equal(secret_new(GCFS_PASSPHRASE_MAX + 1, &large), 0);
-	assert_int_equal(gcfs_config_create(pass, master, 9, 1 << 20, &cfg, &err), -EINVAL);
+	assert_int_equal(gcfs_config_create(&GCFS_KIND_DEFAULT, pass, master, 9, 1 << 20, &cfg, &err),
+			 -EINVAL);
 	assert_string_equal(err.text, "scrypt cost is 2^9, not 2^10 to 2^28");
-	assert_int_equal(gcfs_config_create(pass, master, 29, 1 << 20, &cfg, &err), -EINVAL);
-	assert_int_equal(gcfs_config_create(pass, small, 10, 1 << 20, &cfg, &err), -EINVAL);
+	assert_int_equal(gcfs_config_create(&GCFS_KIND_DEFAULT, pass, master, 29, 1 << 20, &cfg, &err),
+			 -EINVAL);
+	assert_int_equal(gcfs_config_create(&GCFS_KIND_DEFAULT, pass, small, 10, 1 << 20, &cfg, &err),
+			 -EINVAL);
 	assert_string_equal(err.text, "a master key has 32 bytes, not 16");
-	assert_int_equal(gcfs_config_create(large, master, 10, 1 << 20, &cfg, &err), -EINVAL);
+	assert_int_equal(gcfs_config_create(&GCFS_KIND_DEFAULT, large, master, 10, 1 << 20, &cfg, &err),
+			 -EINVAL);
 	assert_string_equal(err.text, "passphrase is 2049 bytes long; gocryptfs takes at most 2048");
-	assert_int_equal(gcfs_config_create(pass, master, 11, 1 << 20, &cfg, &err), -ENOMEM);
+	assert_int_equal(gcfs_config_create(&GCFS_KIND_DEFAULT, pass, master, 11, 1 << 20, &cfg, &err),
+			 -ENOMEM);
 	assert_int_equal(err.status, EXIT_STATUS_UNSUPPORTED);
 }
 
@@ -486,6 +516,7 @@ int main(void)
 		cmocka_unit_test(test_format),
 		cmocka_unit_test(test_format_extremes),
 		cmocka_unit_test(test_create),
+		cmocka_unit_test(test_rewrap),
 		cmocka_unit_test(test_create_refuses),
 		cmocka_unit_test(test_identifier),
 	};
