@@ -11,6 +11,7 @@
 
 static const char *const lower_words[] = {"directory", NULL};
 static const char *const format_words[] = {"gocryptfs", "plain", NULL};
+static const char *const auto_words[] = {"auto", "yes", "no", NULL};
 static const char *const search_words[] = {"first", "last", NULL};
 static const char *const level_words[] = {"error", "warning", "info", "debug", NULL};
 
@@ -90,6 +91,9 @@ const struct config_option config_options[] = {
 	 .help = "how long the kernel remembers that a name does not exist", .defaults_ok = true},
 	{.name = "threads", .type = CONFIG_UINT, .offset = MEMBER(threads), .fallback = "0", .max = 64,
 	 .argument = "N", .help = "threads that serve; 0: by the number of processors", .defaults_ok = true},
+	{.name = "low-latency", .type = CONFIG_WORD, .offset = MEMBER(low_latency), .fallback = "auto",
+	 .words = auto_words, .argument = "auto|yes|no",
+	 .help = "keep processors from sleeping while requests stream in", .defaults_ok = true},
 	{.name = "owner", .type = CONFIG_STRING, .offset = MEMBER(owner), .argument = "USER",
 	 .help = "who may control the mount besides root", .defaults_ok = true},
 	{.name = "log", .type = CONFIG_STRING, .offset = MEMBER(log), .fallback = "syslog", .check = check_log,

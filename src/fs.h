@@ -27,6 +27,7 @@ struct fs_params {
 	struct format *format;  /* started; borrowed */
 	struct fs_stats *stats; /* borrowed */
 	unsigned threads;       /* at least 1 */
+	int latency_fd;         /* of cpu_latency.h, -1: none; borrowed */
 	bool writeback;
 	bool shared;        /* others change the volume too: caches are not trusted */
 	bool act_as_caller; /* new objects belong to the caller (root with allow_other) */

@@ -6,6 +6,9 @@
  *  - when requests keep waiting behind those that are read, or one waits behind a large one, or
  *  - by the watchdog, when nobody has come back to read for a millisecond: a slow disk, fsync(2), a large
  * write. A thread that finds nothing to do while another one reads goes to sleep again.
+ *
+ * While requests follow closely on each other, processors are kept from sleeping (cpu_latency.h) where the
+ * mount may do that: the client has to be woken for each answer.
  */
 #include <errno.h>
 #include <poll.h>
@@ -14,6 +17,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "cpu_latency.h"
 #include "fs_impl.h"
 #include "util.h"
 
@@ -22,8 +26,10 @@ enum {
 	SPIN_NS = 30000, /* look for the next request so long ... */
 	SOON_NS = 60000, /* ... after one has come within this time ... */
 	EAGER = 3,       /* ... until it was in vain so often */
+	STREAM = 32,     /* so many requests, each soon after the other, are a stream */
 	WATCHDOG_NS = 1000000,
 	WATCHDOG_IDLE_TICKS = 50,
+	LATENCY_IDLE_TICKS = 3,
 	STOP_RETRY_NS = 5000000,
 	WAKE_SIGNAL = SIGUSR1
 };
@@ -41,6 +47,7 @@ struct fs_loop {
 	_Atomic unsigned reading;  /* threads that wait for a request, or are about to */
 	_Atomic uint64_t answered; /* requests, for the watchdog to see progress */
 	_Atomic bool armed;        /* copy of `watching` that workers read without the lock */
+	_Atomic bool held;         /* processors are kept from sleeping */
 	pthread_t *ids;
 	pthread_t watchdog;
 };
@@ -52,6 +59,7 @@ static _Thread_local struct worker {
 	struct format_io io;
 	unsigned eager;   /* how often looking ahead may still fail */
 	unsigned backlog; /* requests in a row that had another one waiting behind them */
+	unsigned stream;  /* requests in a row that came soon */
 } worker;
 
 struct format_io *fs_loop_io(void)
@@ -156,6 +164,35 @@ static void look_ahead(struct fs_loop *loop)
 	worker.eager--;
 }
 
+static void latency_hold(struct fs_loop *loop)
+{
+	if (loop->fs->p.latency_fd < 0 || atomic_load_explicit(&loop->held, memory_order_relaxed))
+		return;
+	if (!atomic_exchange(&loop->held, true))
+		cpu_latency_hold(loop->fs->p.latency_fd);
+}
+
+/* By the watchdog, which runs as long as requests come. */
+static void latency_release(struct fs_loop *loop)
+{
+	if (atomic_load(&loop->held)) {
+		cpu_latency_release(loop->fs->p.latency_fd);
+		atomic_store(&loop->held, false);
+	}
+}
+
+/* A request has come after waiting so long for it. */
+static void take_pace(struct fs_loop *loop, uint64_t waited_ns)
+{
+	if (waited_ns >= SOON_NS) {
+		worker.stream = 0;
+		return;
+	}
+	worker.eager = EAGER;
+	if (++worker.stream >= STREAM)
+		latency_hold(loop);
+}
+
 /* Reads one request: 1, 0 try again, or the loop has ended (negative). */
 static int receive(struct fs_loop *loop)
 {
@@ -167,8 +204,7 @@ static int receive(struct fs_loop *loop)
 	start = now_ns();
 	n = fuse_session_receive_buf(loop->fs->session, &worker.request);
 	atomic_fetch_sub(&loop->reading, 1);
-	if (now_ns() - start < SOON_NS)
-		worker.eager = EAGER;
+	take_pace(loop, now_ns() - start);
 	if (n > 0)
 		return 1;
 	if (n == -EINTR || n == -EAGAIN)
@@ -258,8 +294,14 @@ static void *watchdog_run(void *arg)
 			if (now == before)
 				call_worker(loop);
 			idle = 0;
-		} else if (now == before && ++idle >= WATCHDOG_IDLE_TICKS) {
-			watchdog_sleep(loop);
+		} else if (now == before) {
+			if (++idle == LATENCY_IDLE_TICKS)
+				latency_release(loop);
+			if (idle >= WATCHDOG_IDLE_TICKS) {
+				watchdog_sleep(loop);
+				idle = 0;
+			}
+		} else {
 			idle = 0;
 		}
 		before = now;

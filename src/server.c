@@ -14,17 +14,19 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "cpu_latency.h"
 #include "log.h"
 #include "sandbox.h"
 #include "store.h"
 #include "util.h"
 
 /* Places that were logged once already: more than that are counted only. */
-enum { DAMAGES_REMEMBERED = 4096, THREADS_MIN = 2, THREADS_MAX = 8 };
+enum { DAMAGES_REMEMBERED = 4096, THREADS_MIN = 2, THREADS_MAX = 8, FEW_PROCESSORS = 4 };
 
 struct server {
 	const struct mount *mount;
 	int channel;
+	int latency_fd; /* -1: none */
 	unsigned protections;
 	pthread_mutex_t lock; /* guards the members below */
 	size_t n_damages;
@@ -156,6 +158,15 @@ static int detach_stdio(void)
 	return 0;
 }
 
+/* All processors that have nothing to do spin while they are kept from sleeping: with a few, most of which
+ * serve the client anyway, that costs little; with many it would. */
+static bool wants_low_latency(const struct config *cfg)
+{
+	if (cfg->low_latency == CONFIG_AUTO)
+		return sysconf(_SC_NPROCESSORS_ONLN) <= FEW_PROCESSORS;
+	return cfg->low_latency == CONFIG_YES;
+}
+
 static int shed(struct server *s, struct error *err)
 {
 	const struct mount *m = s->mount;
@@ -164,6 +175,8 @@ static int shed(struct server *s, struct error *err)
 
 	log_set_sink(send_line, s);
 	r = close_others(keep, ARRAY_SIZE(keep));
+	if (r == 0 && wants_low_latency(m->config))
+		s->latency_fd = cpu_latency_open(); /* without it the mount is slower, no more */
 	if (r == 0)
 		r = detach_stdio();
 	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "cannot close what the server must not have")
@@ -211,6 +224,7 @@ static int serve(struct server *s, struct error *err)
 		.format = m->format,
 		.stats = m->stats,
 		.threads = thread_count(cfg),
+		.latency_fd = s->latency_fd,
 		.writeback = cfg->writeback,
 		.shared = cfg->shared,
 		.act_as_caller = geteuid() == 0,
@@ -243,6 +257,7 @@ static void __attribute__((noreturn)) server_run(const struct mount *m, int chan
 		_exit(EXIT_STATUS_FAILED);
 	s->mount = m;
 	s->channel = channel;
+	s->latency_fd = -1;
 	pthread_mutex_init(&s->lock, NULL);
 	prctl(PR_SET_NAME, "ckrfs-server");
 	umask(0);

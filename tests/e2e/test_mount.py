@@ -6,13 +6,15 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
-from support import (BINARY, BUSY, DONE, NO_VOLUME, UID, USAGE, WRONG_KEY, alive, as_user, child, errno_of, mount_line,
-                     mounts_under, run, wait_until)
+from support import (BINARY, BUSY, DONE, NO_VOLUME, UID, USAGE, WRONG_KEY, alive, as_user, child, errno_of, kernel_lacks,
+                     mount_line, mounts_under, run, wait_until)
 
 STATUS_MEMBERS = {"name", "state", "source", "target", "lower", "format", "key_identifier", "key_source", "since",
                   "requests", "read_bytes", "written_bytes", "errors", "keeper_pid", "server_pid", "protections",
@@ -336,6 +338,38 @@ def test_foreground_fails_with_the_same_status(ck):
 
 
 # ---- options as seen on the mount
+
+LATENCY_DEVICE = Path("/dev/cpu_dma_latency")
+
+
+def processors_kept_awake():
+    """Does anybody ask for no latency at all? The device tells the strictest wish, in microseconds."""
+    return struct.unpack("i", LATENCY_DEVICE.open("rb", buffering=0).read(4)) == (0,)
+
+
+def latency_fds(pid):
+    return [e for e in os.scandir(f"/proc/{pid}/fd") if os.readlink(e) == str(LATENCY_DEVICE)]
+
+
+def test_low_latency_only_while_requests_stream(ck):
+    if not LATENCY_DEVICE.exists():
+        kernel_lacks(str(LATENCY_DEVICE))
+    ck.volume()
+    with ck.mounted("web", ck.mnt, "-o", "low-latency=yes,attr-timeout=0"):
+        wait_until("nobody else to keep processors awake", lambda: not processors_kept_awake())
+
+        def ask():
+            for _ in range(2000):
+                os.stat(ck.mnt)
+            return processors_kept_awake()
+        wait_until("processors to be kept awake", ask)
+        wait_until("processors to be let go", lambda: not processors_kept_awake())
+        assert len(latency_fds(ck.state()["server_pid"])) == 1
+    with ck.mounted("web", ck.mnt, "-o", "low-latency=no"):
+        assert latency_fds(ck.state()["server_pid"]) == []
+    with ck.mounted():
+        assert len(latency_fds(ck.state()["server_pid"])) == (os.cpu_count() <= 4), "auto"
+
 
 @pytest.mark.parametrize("option", ["ro", "read-only=yes"])
 def test_read_only(ck, option):
