@@ -237,6 +237,7 @@ static void show_one(const struct message_status *s)
 	printf("%-16s%" PRId64 "\n", "owner:", s->owner);
 	show_number("keeper:", s->keeper_pid);
 	show_number("server:", s->server_pid);
+	show_text("passthrough:", s->passthrough);
 	show_text("protections:", s->protections);
 	if (strcmp(s->state, "dead") == 0 || strcmp(s->state, "failed") == 0)
 		printf("  try: ckrfs umount %s\n", s->name);

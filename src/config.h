@@ -39,6 +39,7 @@ struct config {
 	bool writeback;       /* FUSE writeback cache */
 	uint64_t attr_timeout_ms, entry_timeout_ms, negative_timeout_ms;
 	int low_latency;  /* enum config_auto */
+	int passthrough;  /* enum config_auto */
 	unsigned threads; /* 0: as many as processors, 2 at least, 8 at most */
 	char *owner;      /* user name or uid that may control the mount besides root; NULL: who mounts */
 	char *log;        /* "syslog", "stderr" or a path */

@@ -483,8 +483,11 @@ int fs_new(const struct fs_params *params, struct fs **ret, struct error *err)
 	r = node_table_new(params->root_fd, cached_dirs(), &fs->nodes);
 	if (r < 0)
 		error_errno(err, r, EXIT_STATUS_FAILED, "cannot open the volume's root directory");
-	if (r == 0)
+	if (r == 0) {
+		node_table_set_release(fs->nodes, fs_passthrough_forget, fs);
+		fs_passthrough_init(fs);
 		r = session_new(fs, err);
+	}
 	if (r == 0)
 		r = fs_loop_new(fs, params->threads, &fs->loop);
 	if (r < 0) {

@@ -19,6 +19,17 @@ struct fs_stats {
 	_Atomic uint64_t written_bytes; /* plaintext bytes taken from the kernel */
 	_Atomic uint64_t errors;        /* requests answered with EIO */
 	_Atomic uint64_t damages;       /* places found damaged */
+	_Atomic unsigned passthrough;   /* enum fs_passthrough */
+};
+
+/* Do reads and writes go past the server, and why not? */
+enum fs_passthrough {
+	FS_PASSTHROUGH_OFF, /* not wanted */
+	FS_PASSTHROUGH_ACTIVE,
+	FS_PASSTHROUGH_FORMAT,    /* contents are not what is on disk */
+	FS_PASSTHROUGH_LOWER,     /* not on such a file system */
+	FS_PASSTHROUGH_KERNEL,    /* the kernel does not offer it */
+	FS_PASSTHROUGH_PRIVILEGE, /* needs CAP_SYS_ADMIN */
 };
 
 struct fs_params {
@@ -29,8 +40,10 @@ struct fs_params {
 	unsigned threads;       /* at least 1 */
 	int latency_fd;         /* of cpu_latency.h, -1: none; borrowed */
 	bool writeback;
-	bool shared;        /* others change the volume too: caches are not trusted */
-	bool act_as_caller; /* new objects belong to the caller (root with allow_other) */
+	bool passthrough;        /* where it can be had */
+	bool passthrough_needed; /* fs_serve() ends with -EOPNOTSUPP without */
+	bool shared;             /* others change the volume too: caches are not trusted */
+	bool act_as_caller;      /* new objects belong to the caller (root with allow_other) */
 	uint64_t attr_timeout_ms, entry_timeout_ms, negative_timeout_ms;
 	void (*ready)(void *ctx); /* called once, when the kernel's INIT was answered; any thread */
 	void *ready_ctx;

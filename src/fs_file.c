@@ -153,6 +153,7 @@ void fs_file_put(struct fs *fs, struct node *node)
 	if (--node->private.opens == 0) {
 		last = node->private.file;
 		node->private.file = NULL;
+		node->private.io_chosen = false;
 		held = mtime_take(node, &mtime);
 	}
 	node_unlock(fs->nodes);
@@ -175,6 +176,7 @@ static int handle_for_file(struct fs *fs, struct node *node, struct format_file 
 			   struct fuse_file_info *fi)
 {
 	struct fs_handle *h;
+	int32_t backing;
 	int r = fs_handle_new(fs, node, &h, &fi->fh);
 
 	if (r < 0) {
@@ -183,7 +185,9 @@ static int handle_for_file(struct fs *fs, struct node *node, struct format_file 
 		return r;
 	}
 	h->file = file;
-	fi->keep_cache = fs->keep_cache;
+	backing = fs_passthrough_backing(fs, node, file);
+	fs_transport_set_backing(backing);
+	fi->keep_cache = fs->keep_cache && !backing;
 	return 0;
 }
 

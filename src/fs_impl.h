@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What the files of the fs layer share: fs.c (life, attributes), fs_dir.c, fs_file.c, fs_xattr.c, fs_loop.c
- * (threads), fs_transport.c (the raw protocol where libfuse hides it). */
+ * (threads), fs_transport.c (the raw protocol where libfuse hides it), fs_passthrough.c. */
 #ifndef CKRFS_FS_IMPL_H
 #define CKRFS_FS_IMPL_H
 
@@ -24,6 +24,8 @@ struct fs {
 	double attr_timeout, entry_timeout, negative_timeout; /* seconds, as libfuse has them */
 	bool writeback;                                       /* negotiated */
 	bool keep_cache;                                      /* page cache outlives opens */
+	unsigned passthrough_depth;                           /* 0: none */
+	_Atomic bool passthrough;                             /* negotiated */
 	uid_t self_uid;
 	gid_t self_gid;
 };
@@ -105,6 +107,8 @@ int fs_loop_new(struct fs *fs, unsigned threads, struct fs_loop **ret);
 void fs_loop_free(struct fs_loop *loop);
 int fs_loop_run(struct fs_loop *loop);
 void fs_loop_stop(struct fs_loop *loop);
+/* The same, with what fs_serve() is to return. */
+void fs_loop_fail(struct fs_loop *loop, int result);
 /* Room for the request that this thread answers; NULL when out of memory. */
 struct format_io *fs_loop_io(void);
 /* The request as the kernel sent it. */
@@ -120,6 +124,23 @@ bool fs_transport_kills_suidgid(void);
 bool fs_transport_is_cached_write(void);
 /* Does answering it take so long that what waits behind it should not? */
 bool fs_transport_is_large(const struct fuse_buf *request);
+
+/* The answer to the OPEN or CREATE that this thread is about to send makes the file one that is passed
+ * through. */
+void fs_transport_set_backing(int32_t backing);
+
+/* ---- fs_passthrough.c ---- */
+
+/* Whether and how it may be used, as far as is known without the kernel. */
+void fs_passthrough_init(struct fs *fs);
+/* At INIT: the stack depth to ask for, 0: none. */
+unsigned fs_passthrough_offered(struct fs *fs, bool by_kernel);
+/* After INIT: may we? */
+void fs_passthrough_probe(struct fs *fs);
+/* The backing id of an open inode, 0: it is served by reads and writes. */
+int32_t fs_passthrough_backing(struct fs *fs, struct node *node, struct format_file *file);
+/* For node_table_new(): the inode goes. */
+void fs_passthrough_forget(void *ctx, struct node *node);
 
 /* ---- operations ---- */
 

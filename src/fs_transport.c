@@ -17,6 +17,14 @@
 /* Bytes of a read or write from which on answering takes longer than waking another thread. */
 enum { LARGE = 32768 };
 
+/* linux/fuse.h of Debian 12 is older than these: fuse_init_out of protocol 7.40 has max_stack_depth behind
+ * flags2, and fuse_open_out has backing_id at its end. */
+enum { INIT_FLAGS2_PASSTHROUGH = 1 << 5, OPEN_PASSTHROUGH = 1 << 7 };
+#define INIT_OUT_STACK_DEPTH (offsetof(struct fuse_init_out, flags2) + 4)
+
+/* For the answer that this thread is about to send. */
+static _Thread_local int32_t next_backing;
+
 _Static_assert(offsetof(struct fuse_read_in, size) == offsetof(struct fuse_write_in, size),
 	       "see fs_transport_is_large()");
 
@@ -42,14 +50,55 @@ static const void *request_body(uint32_t opcode, size_t size)
 	return in + 1;
 }
 
+static uint32_t request_flags2(void)
+{
+	const struct fuse_init_in *in = request_body(FUSE_INIT, sizeof(*in));
+
+	return in ? in->flags2 : 0;
+}
+
 /* What libfuse does not ask for, but the kernel offers and we do. */
-static void extend_init(const struct iovec *iov)
+static void extend_init(struct fs *fs, const struct iovec *iov)
 {
 	const struct fuse_init_in *in = request_body(FUSE_INIT, offsetof(struct fuse_init_in, flags2));
 	struct fuse_init_out *out = iov[1].iov_base;
+	uint32_t depth = 0;
 
 	if (in && in->flags & FUSE_HANDLE_KILLPRIV_V2)
 		out->flags |= FUSE_HANDLE_KILLPRIV_V2;
+	if (iov[1].iov_len >= INIT_OUT_STACK_DEPTH + sizeof(depth)) {
+		depth = fs_passthrough_offered(fs, in && in->flags & FUSE_INIT_EXT &&
+							   request_flags2() & INIT_FLAGS2_PASSTHROUGH);
+		memcpy((char *)out + INIT_OUT_STACK_DEPTH, &depth, sizeof(depth));
+	}
+	if (depth) {
+		out->flags |= FUSE_INIT_EXT;
+		out->flags2 |= INIT_FLAGS2_PASSTHROUGH;
+	}
+}
+
+/* The answer to OPEN or CREATE ends with fuse_open_out. */
+static void extend_open(const struct iovec *iov, int count)
+{
+	const struct fuse_out_header *header = iov[0].iov_base;
+	int32_t backing = next_backing;
+	struct fuse_open_out *out;
+
+	next_backing = 0;
+	if (!backing || header->error || count != 2 || iov[1].iov_len < sizeof(*out))
+		return;
+	out = (void *)((char *)iov[1].iov_base + iov[1].iov_len - sizeof(*out));
+	out->open_flags |= OPEN_PASSTHROUGH;
+	out->padding = (uint32_t)backing;
+}
+
+static void init_done(struct fs *fs)
+{
+	fs_passthrough_probe(fs);
+	if (fs->p.passthrough_needed && !fs->passthrough)
+		fs_loop_fail(fs->loop, -EOPNOTSUPP);
+	else if (fs->p.ready)
+		fs->p.ready(fs->p.ready_ctx);
 }
 
 static ssize_t transport_writev(int fd, struct iovec *iov, int count, void *userdata)
@@ -60,16 +109,23 @@ static ssize_t transport_writev(int fd, struct iovec *iov, int count, void *user
 	ssize_t n;
 
 	if (init)
-		extend_init(iov);
+		extend_init(fs, iov);
+	else
+		extend_open(iov, count);
 	n = writev(fd, iov, count);
-	if (n >= 0 && init && fs->p.ready)
-		fs->p.ready(fs->p.ready_ctx);
+	if (n >= 0 && init)
+		init_done(fs);
 	return n;
 }
 
 static ssize_t transport_read(int fd, void *buf, size_t size, void *userdata)
 {
 	return read(fd, buf, size);
+}
+
+void fs_transport_set_backing(int32_t backing)
+{
+	next_backing = backing;
 }
 
 int fs_transport_attach(struct fs *fs, int fuse_fd)

@@ -44,6 +44,7 @@ static const struct member members[] = {
 	MEMBER(errors, MEMBER_COUNT),       MEMBER(damages, MEMBER_COUNT),
 	MEMBER(keeper_pid, MEMBER_INT),     MEMBER(server_pid, MEMBER_INT),
 	MEMBER(secret_memory, MEMBER_TEXT), MEMBER(protections, MEMBER_WORDS),
+	MEMBER(passthrough, MEMBER_TEXT),
 };
 
 static struct json_object *words_to_json(const char *text)

@@ -25,6 +25,7 @@ struct message_status {
 	char name[65], state[16], source[4096], target[4096], lower[16], format[16];
 	char key_identifier[64], key_source[256];
 	char secret_memory[16];
+	char passthrough[64];  /* "active", "off", or why not */
 	char protections[256]; /* words with a blank between them */
 	int64_t since;         /* seconds since 1970; 0: never unlocked */
 	int64_t keyring;       /* serial of the mount's keyring, 0: none */

@@ -406,6 +406,7 @@ void mount_status(const struct mount *m, struct message_status *ret)
 	snprintf(s.key_identifier, sizeof(s.key_identifier), "%s", m->key_identifier);
 	snprintf(s.key_source, sizeof(s.key_source), "%s", m->key.source[0] ? m->key.source : "-");
 	snprintf(s.secret_memory, sizeof(s.secret_memory), "%s", m->secret_memory);
+	snprintf(s.passthrough, sizeof(s.passthrough), "%s", server_passthrough(m->stats));
 	sandbox_words(m->protections, s.protections, sizeof(s.protections));
 	*ret = s;
 }

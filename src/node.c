@@ -32,6 +32,8 @@ struct node_table {
 	bool handles;
 	uint64_t *cached; /* ids of directories that hold an fd, as a clock */
 	unsigned n_cached, hand;
+	void (*release)(void *ctx, struct node *n);
+	void *release_ctx;
 };
 
 /* What identifies an inode of the lower. */
@@ -124,8 +126,10 @@ static void table_remove(struct node_table *t, struct node *n)
 	t->count--;
 }
 
-static void node_destroy(struct node *n)
+static void node_destroy(struct node_table *t, struct node *n)
 {
+	if (t->release)
+		t->release(t->release_ctx, n);
 	if (n->fd >= 0)
 		close(n->fd);
 	free(n);
@@ -224,14 +228,14 @@ fail:
 
 static void destroy_item(void *ctx, void *item)
 {
-	node_destroy(item);
+	node_destroy(ctx, item);
 }
 
 void node_table_free(struct node_table *t)
 {
 	if (!t)
 		return;
-	slots_each(&t->slots, destroy_item, NULL);
+	slots_each(&t->slots, destroy_item, t);
 	slots_free(&t->slots);
 	if (t->mount_fd >= 0)
 		close(t->mount_fd);
@@ -239,6 +243,12 @@ void node_table_free(struct node_table *t)
 	free(t->cached);
 	pthread_mutex_destroy(&t->lock);
 	free(t);
+}
+
+void node_table_set_release(struct node_table *t, void (*release)(void *ctx, struct node *n), void *ctx)
+{
+	t->release = release;
+	t->release_ctx = ctx;
 }
 
 bool node_table_has_handles(const struct node_table *t)
@@ -295,7 +305,7 @@ static void node_dropped(struct node_table *t, struct node *n)
 
 	if (!n)
 		return;
-	node_destroy(n);
+	node_destroy(t, n);
 	node_lock(t);
 	if (t->peak > 4 * NODE_BUCKETS_MIN && t->count < t->peak / NODE_TRIM_BELOW) {
 		table_resize(t, (uint32_t)max_u64(t->n_buckets / NODE_TRIM_BELOW, NODE_BUCKETS_MIN));
@@ -374,7 +384,7 @@ static int table_add(struct node_table *t, const struct node_key *key, mode_t mo
 	}
 	node_unlock(t);
 	if (n)
-		node_destroy(n);
+		node_destroy(t, n);
 	return r;
 }
 

@@ -20,8 +20,12 @@ union node_private {
 	uint8_t iv[16]; /* directories, when iv_known */
 	struct {
 		void *file; /* regular files: shared by all opens, see fs_file.c */
-		uint32_t opens;
-		bool holds_mtime; /* cached writes have moved the lower's time, which is to be mtime again */
+		uint32_t opens : 29;
+		uint32_t holds_mtime : 1; /* cached writes have moved the lower's time, which is to be mtime
+					     again */
+		uint32_t io_chosen : 1;   /* how those who have it open read and write ... */
+		uint32_t io_passes : 1;   /* ... is by kernel passthrough */
+		int32_t backing;          /* for kernel passthrough: an id, 0 none yet, -1 never */
 		struct timespec mtime;
 	};
 };
@@ -45,6 +49,9 @@ struct node {
 
 /* root_fd: borrowed. max_cached_fds: directories kept open. -ENOMEM and what opening the root gives. */
 int node_table_new(int root_fd, unsigned max_cached_fds, struct node_table **ret);
+/* What is to be done with the private part of each node that goes; no lock is held then. Before the first
+ * lookup. */
+void node_table_set_release(struct node_table *t, void (*release)(void *ctx, struct node *n), void *ctx);
 void node_table_free(struct node_table *t);
 bool node_table_has_handles(const struct node_table *t);
 uint32_t node_table_count(struct node_table *t);

@@ -2,7 +2,6 @@
 #include "sandbox.h"
 
 #include <errno.h>
-#include <linux/capability.h>
 #include <linux/landlock.h>
 #include <linux/securebits.h>
 #include <sched.h>
@@ -16,6 +15,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "capability.h"
 #include "cleanup.h"
 #include "util.h"
 
@@ -55,46 +55,17 @@ static int empty_root(void)
 	return 0;
 }
 
-static uint64_t bit(int capability)
-{
-	return 1ull << capability;
-}
-
-/* facts: what full POSIX behaviour for many users takes; capabilities(7). */
-static uint64_t capabilities_kept(bool system_admin)
-{
-	uint64_t set = bit(CAP_CHOWN) | bit(CAP_DAC_OVERRIDE) | bit(CAP_DAC_READ_SEARCH) | bit(CAP_FOWNER) |
-		       bit(CAP_FSETID) | bit(CAP_SETUID) | bit(CAP_SETGID) | bit(CAP_MKNOD) |
-		       bit(CAP_SETFCAP) | bit(CAP_LINUX_IMMUTABLE);
-
-	return system_admin ? set | bit(CAP_SYS_ADMIN) : set;
-}
-
 /*
  * The fs layer creates things as its callers by setfsuid(2), and needs its capabilities for that still:
  * SECBIT_NO_SETUID_FIXUP. Root without them gains nothing by exec: SECBIT_NOROOT.
  */
-static int drop_capabilities(uint64_t keep)
+static int drop_capabilities(bool system_admin)
 {
-	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
-	struct __user_cap_data_struct data[2];
-
 	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP | SECBIT_NO_SETUID_FIXUP_LOCKED | SECBIT_NOROOT |
 					     SECBIT_NOROOT_LOCKED | SECBIT_NO_CAP_AMBIENT_RAISE |
 					     SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED) < 0)
 		return -errno;
-	for (int c = 0; prctl(PR_CAPBSET_READ, c) >= 0; c++)
-		if ((c >= 64 || !(keep & bit(c))) && prctl(PR_CAPBSET_DROP, c) < 0)
-			return -errno;
-	if (syscall(SYS_capget, &head, data) < 0)
-		return -errno;
-	for (int i = 0; i < 2; i++) {
-		/* A manager may have fewer itself. */
-		data[i].permitted &= (uint32_t)(keep >> 32 * i);
-		data[i].effective = data[i].permitted;
-		data[i].inheritable = 0;
-	}
-	return syscall(SYS_capset, &head, data) < 0 ? -errno : 0;
+	return capability_keep_for_serving(system_admin);
 }
 
 static int leave_host(bool system_admin, unsigned *protections, struct error *err)
@@ -110,7 +81,7 @@ static int leave_host(bool system_admin, unsigned *protections, struct error *er
 		return error_errno(err, r, EXIT_STATUS_FAILED,
 				   "cannot give the server an empty root directory");
 	*protections |= SANDBOX_EMPTY_ROOT;
-	r = drop_capabilities(capabilities_kept(system_admin));
+	r = drop_capabilities(system_admin);
 	if (r < 0)
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot drop the server's capabilities");
 	*protections |= SANDBOX_CAPABILITIES;

@@ -214,6 +214,30 @@ static unsigned thread_count(const struct config *cfg)
 	return (unsigned)min_u64(THREADS_MAX, max_u64(THREADS_MIN, cpus > 0 ? (uint64_t)cpus : 1));
 }
 
+static const char *const passthrough_words[] = {
+	[FS_PASSTHROUGH_OFF] = "off",
+	[FS_PASSTHROUGH_ACTIVE] = "active",
+	[FS_PASSTHROUGH_FORMAT] = "not with this format",
+	[FS_PASSTHROUGH_LOWER] = "not on this type of file system",
+	[FS_PASSTHROUGH_KERNEL] = "the kernel does not offer it (Linux 6.9 does)",
+	[FS_PASSTHROUGH_PRIVILEGE] = "needs CAP_SYS_ADMIN",
+};
+
+const char *server_passthrough(const struct fs_stats *stats)
+{
+	unsigned state = atomic_load(&stats->passthrough);
+
+	return state < ARRAY_SIZE(passthrough_words) ? passthrough_words[state] : "?";
+}
+
+static int no_passthrough(const struct mount *m, struct error *err)
+{
+	error_set(err, -EOPNOTSUPP, EXIT_STATUS_UNSUPPORTED, "passthrough = yes cannot be done: %s",
+		  server_passthrough(m->stats));
+	error_hint(err, "ckrfs mount %s -o passthrough=auto", m->config->name);
+	return -EOPNOTSUPP;
+}
+
 static int serve(struct server *s, struct error *err)
 {
 	const struct mount *m = s->mount;
@@ -226,6 +250,8 @@ static int serve(struct server *s, struct error *err)
 		.threads = thread_count(cfg),
 		.latency_fd = s->latency_fd,
 		.writeback = cfg->writeback,
+		.passthrough = cfg->passthrough != CONFIG_NO,
+		.passthrough_needed = cfg->passthrough == CONFIG_YES,
 		.shared = cfg->shared,
 		.act_as_caller = geteuid() == 0,
 		.attr_timeout_ms = cfg->attr_timeout_ms,
@@ -243,6 +269,8 @@ static int serve(struct server *s, struct error *err)
 		return r;
 	r = fs_serve(fs);
 	fs_free(fs);
+	if (r == -EOPNOTSUPP && cfg->passthrough == CONFIG_YES)
+		return no_passthrough(m, err);
 	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "the FUSE device failed") : 0;
 }
 

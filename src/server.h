@@ -27,6 +27,9 @@ struct server_message {
 /* Forks it; m->server_pid and m->server_channel are set. The caller has one thread. */
 int server_fork(struct mount *m, struct error *err);
 
+/* What has become of kernel passthrough, in words for people. */
+const char *server_passthrough(const struct fs_stats *stats);
+
 /* Takes one message: its size, 0 when the server is gone, -EAGAIN when wait is false and there is none,
  * -EBADMSG. */
 int server_receive(int channel, bool wait, struct server_message *ret);

@@ -18,7 +18,7 @@ from support import (BINARY, BUSY, DONE, NO_VOLUME, UID, USAGE, WRONG_KEY, alive
 
 STATUS_MEMBERS = {"name", "state", "source", "target", "lower", "format", "key_identifier", "key_source", "since",
                   "requests", "read_bytes", "written_bytes", "errors", "keeper_pid", "server_pid", "protections",
-                  "secret_memory"}
+                  "secret_memory", "passthrough"}
 PROTECTIONS = {"no-core", "no-new-privs", "capabilities", "empty-root", "private-ipc", "private-net", "dies-with-keeper",
                "private-lower", "landlock"}
 

@@ -85,6 +85,7 @@ static const struct message_status example = {
 	.key_identifier = "0123456789abcdef0123456789abcdef",
 	.key_source = "file:/k?fmt=hex",
 	.secret_memory = "memfd_secret",
+	.passthrough = "not with this format",
 	.protections = "no-core empty-root",
 	.since = 1790000000,
 	.keyring = 123456,

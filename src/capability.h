@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT */
+/* The capabilities of the server: capabilities(7). */
+#ifndef CKRFS_CAPABILITY_H
+#define CKRFS_CAPABILITY_H
+
+#include <stdbool.h>
+
+/* Drops all that full POSIX behaviour for many users does not take, for ever; system_admin keeps
+ * CAP_SYS_ADMIN besides. One thread, before there are others. -errno */
+int capability_keep_for_serving(bool system_admin);
+
+/* Takes CAP_FSETID from this thread, or gives it back: without it, whatever writes to a file clears its
+ * set-user-ID bit. -errno */
+int capability_fsetid(bool on);
+
+#endif
