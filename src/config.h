@@ -15,6 +15,7 @@
 
 enum config_lower { CONFIG_LOWER_DIRECTORY };
 enum config_format { CONFIG_FORMAT_GOCRYPTFS, CONFIG_FORMAT_PLAIN };
+enum config_sandbox { CONFIG_SANDBOX_AUTO, CONFIG_SANDBOX_STRICT, CONFIG_SANDBOX_OFF };
 enum config_auto { CONFIG_AUTO, CONFIG_YES, CONFIG_NO };
 enum config_search { CONFIG_SEARCH_FIRST, CONFIG_SEARCH_LAST };
 
@@ -40,6 +41,7 @@ struct config {
 	uint64_t attr_timeout_ms, entry_timeout_ms, negative_timeout_ms;
 	int low_latency;  /* enum config_auto */
 	int passthrough;  /* enum config_auto */
+	int sandbox;      /* enum config_sandbox */
 	unsigned threads; /* 0: as many as processors, 2 at least, 8 at most */
 	char *owner;      /* user name or uid that may control the mount besides root; NULL: who mounts */
 	char *log;        /* "syslog", "stderr" or a path */

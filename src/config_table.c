@@ -11,6 +11,7 @@
 
 static const char *const lower_words[] = {"directory", NULL};
 static const char *const format_words[] = {"gocryptfs", "plain", NULL};
+static const char *const sandbox_words[] = {"auto", "strict", "off", NULL};
 static const char *const auto_words[] = {"auto", "yes", "no", NULL};
 static const char *const search_words[] = {"first", "last", NULL};
 static const char *const level_words[] = {"error", "warning", "info", "debug", NULL};
@@ -97,6 +98,9 @@ const struct config_option config_options[] = {
 	{.name = "low-latency", .type = CONFIG_WORD, .offset = MEMBER(low_latency), .fallback = "auto",
 	 .words = auto_words, .argument = "auto|yes|no",
 	 .help = "keep processors from sleeping while requests stream in", .defaults_ok = true},
+	{.name = "sandbox", .type = CONFIG_WORD, .offset = MEMBER(sandbox), .fallback = "auto",
+	 .words = sandbox_words, .argument = "auto|strict|off", .help = "how the server is confined",
+	 .defaults_ok = true},
 	{.name = "owner", .type = CONFIG_STRING, .offset = MEMBER(owner), .argument = "USER",
 	 .help = "who may control the mount besides root", .defaults_ok = true},
 	{.name = "log", .type = CONFIG_STRING, .offset = MEMBER(log), .fallback = "syslog", .check = check_log,

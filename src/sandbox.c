@@ -17,6 +17,7 @@
 
 #include "capability.h"
 #include "cleanup.h"
+#include "sandbox_impl.h"
 #include "util.h"
 
 int sandbox_no_core(unsigned *protections, struct error *err)
@@ -147,13 +148,41 @@ static int landlock_enter(const struct sandbox_params *p, unsigned *protections)
 	return r;
 }
 
-int sandbox_enter(const struct sandbox_params *p, unsigned *protections, struct error *err)
-{
-	int r = die_with(p->keeper, err);
+static const char *const words[] = {"no-core",     "no-new-privs", "capabilities",     "empty-root",
+				    "private-ipc", "private-net",  "dies-with-keeper", "private-lower",
+				    "landlock",    "seccomp"};
 
+/* Names what strict misses. */
+static int check_strict(unsigned protections, struct error *err)
+{
+	unsigned missing = ((1u << ARRAY_SIZE(words)) - 1) & ~protections;
+	char text[256];
+
+	if (!missing)
+		return 0;
+	sandbox_words(missing, text, sizeof(text));
+	error_set(err, -EOPNOTSUPP, EXIT_STATUS_UNSUPPORTED, "sandbox = strict cannot be done: no %s", text);
+	error_hint(err, "ckrfs mount -o sandbox=auto ...");
+	return -EOPNOTSUPP;
+}
+
+/* Everything that takes new system calls is done: the last step. */
+static int seccomp_enter(unsigned *protections, struct error *err)
+{
+	int r = sandbox_seccomp();
+
+	if (r == -EINVAL)
+		return 0;
 	if (r < 0)
-		return r;
-	*protections |= SANDBOX_DIES_WITH_KEEPER;
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot confine the server by seccomp");
+	*protections |= SANDBOX_SECCOMP;
+	return 0;
+}
+
+static int confine(const struct sandbox_params *p, unsigned *protections, struct error *err)
+{
+	int r;
+
 	if (geteuid() == 0) {
 		r = leave_host(p->system_admin, protections, err);
 		if (r < 0)
@@ -168,11 +197,28 @@ int sandbox_enter(const struct sandbox_params *p, unsigned *protections, struct 
 	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "cannot confine the server by Landlock") : 0;
 }
 
+int sandbox_enter(const struct sandbox_params *p, unsigned *protections, struct error *err)
+{
+	int r = die_with(p->keeper, err);
+
+	if (r < 0)
+		return r;
+	*protections |= SANDBOX_DIES_WITH_KEEPER;
+	return p->level == SANDBOX_OFF ? 0 : confine(p, protections, err);
+}
+
+int sandbox_close(const struct sandbox_params *p, unsigned *protections, struct error *err)
+{
+	int r;
+
+	if (p->level == SANDBOX_OFF)
+		return 0;
+	r = seccomp_enter(protections, err);
+	return r == 0 && p->level == SANDBOX_STRICT ? check_strict(*protections, err) : r;
+}
+
 void sandbox_words(unsigned protections, char *text, size_t size)
 {
-	static const char *const words[] = {"no-core",          "no-new-privs",  "capabilities",
-					    "empty-root",       "private-ipc",   "private-net",
-					    "dies-with-keeper", "private-lower", "landlock"};
 	size_t used = 0;
 
 	text[0] = '\0';

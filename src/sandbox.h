@@ -22,12 +22,20 @@ enum sandbox_protection {
 	SANDBOX_DIES_WITH_KEEPER = 1 << 6,
 	SANDBOX_PRIVATE_LOWER = 1 << 7, /* the volume's root is a mount of its own */
 	SANDBOX_LANDLOCK = 1 << 8,      /* no file can be opened but below the volume's root; landlock(7) */
+	SANDBOX_SECCOMP = 1 << 9,       /* only the system calls that serving files takes; seccomp(2) */
+};
+
+enum sandbox_level {
+	SANDBOX_AUTO,   /* all that can be had */
+	SANDBOX_STRICT, /* all, or the mount fails */
+	SANDBOX_OFF,    /* only NO_CORE and DIES_WITH_KEEPER: for finding errors */
 };
 
 /* For keeper and server: first thing in the process. */
 int sandbox_no_core(unsigned *protections, struct error *err);
 
 struct sandbox_params {
+	enum sandbox_level level;
 	pid_t keeper;      /* its parent, which it must not outlive */
 	int root_fd;       /* directory below which it may work */
 	bool root_private; /* ... is the root of a mount of its own */
@@ -37,6 +45,10 @@ struct sandbox_params {
 /* For the server. Fds that are open stay usable. As somebody else than root what needs privileges is left
  * out. */
 int sandbox_enter(const struct sandbox_params *params, unsigned *protections, struct error *err);
+
+/* The last step, before the first thread: no system call but those that serving files takes. With STRICT
+ * fails if any protection is missing. */
+int sandbox_close(const struct sandbox_params *params, unsigned *protections, struct error *err);
 
 /* The words for a set of protections, with blanks between. */
 void sandbox_words(unsigned protections, char *text, size_t size);

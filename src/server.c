@@ -185,8 +185,14 @@ static int shed(struct server *s, struct error *err)
 
 static int shut_in(struct server *s, struct error *err)
 {
+	static const enum sandbox_level levels[] = {
+		[CONFIG_SANDBOX_AUTO] = SANDBOX_AUTO,
+		[CONFIG_SANDBOX_STRICT] = SANDBOX_STRICT,
+		[CONFIG_SANDBOX_OFF] = SANDBOX_OFF,
+	};
 	const struct mount *m = s->mount;
 	struct sandbox_params params = {
+		.level = levels[m->config->sandbox],
 		.keeper = m->keeper_pid,
 		.root_fd = lower_root(m->lower),
 		.root_private = lower_private(m->lower),
@@ -202,7 +208,9 @@ static int shut_in(struct server *s, struct error *err)
 	if (r < 0)
 		return r;
 	r = store_enter_proc();
-	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "cannot enter /proc/self/fd") : 0;
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot enter /proc/self/fd");
+	return sandbox_close(&params, &s->protections, err);
 }
 
 static unsigned thread_count(const struct config *cfg)

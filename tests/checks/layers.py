@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent.parent
-GENERATED = {"version.h"}
+GENERATED = {"version.h", "seccomp_filter.h"}
 
 # What the C library and the kernel give; everything else in <> is a library and must be in the table.
 SYSTEM = re.compile(r"^(assert|ctype|dirent|dlfcn|endian|err|errno|fcntl|fnmatch|getopt|glob|grp|inttypes|libgen|limits|malloc|"

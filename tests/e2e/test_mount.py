@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 
 import pytest
-from support import (BINARY, BUSY, DONE, NO_VOLUME, UID, USAGE, WRONG_KEY, alive, as_user, child, errno_of, kernel_lacks,
+from support import (BINARY, BUSY, DONE, NO_VOLUME, UID, UNSUPPORTED, USAGE, WRONG_KEY, alive, as_user, child, errno_of, kernel_lacks,
                      mount_line, mounts_under, run, wait_until)
 
 STATUS_MEMBERS = {"name", "state", "source", "target", "lower", "format", "key_identifier", "key_source", "since",
                   "requests", "read_bytes", "written_bytes", "errors", "keeper_pid", "server_pid", "protections",
                   "secret_memory", "passthrough"}
 PROTECTIONS = {"no-core", "no-new-privs", "capabilities", "empty-root", "private-ipc", "private-net", "dies-with-keeper",
-               "private-lower", "landlock"}
+               "private-lower", "landlock", "seccomp"}
 
 
 def test_mount_answers_when_the_parent_returns(ck):
@@ -338,6 +338,41 @@ def test_foreground_fails_with_the_same_status(ck):
 
 
 # ---- options as seen on the mount
+
+def seccomp_mode(pid):
+    """0 none, 2 a filter; proc(5)"""
+    return int(re.search(r"(?m)^Seccomp:\s+(\d)$", Path(f"/proc/{pid}/status").read_text())[1])
+
+
+def test_sandbox_levels(ck):
+    ck.volume()
+    for option, mode in [("auto", 2), ("strict", 2), ("off", 0)]:
+        with ck.mounted("web", ck.mnt, "-o", f"sandbox={option}"):
+            state = ck.state()
+            assert seccomp_mode(state["server_pid"]) == mode
+            if mode:
+                assert set(state["protections"]) == PROTECTIONS
+            else:
+                assert set(state["protections"]) == {"no-core", "dies-with-keeper"}
+            (ck.mnt / "f").write_text(option)
+            assert (ck.mnt / "f").read_text() == option
+
+
+def test_strict_sandbox_refuses_less(ck):
+    """A user cannot have an empty root directory."""
+    ck.volume()
+    run("chown", "-R", f"{UID}:{UID}", ck.dir)
+    done = in_namespace(ck, rf"""
+echo "ckrfstest:x:{UID}:{UID}::/:/bin/sh" >> /etc/passwd
+mknod $1/fuse c 10 229; chmod 666 $1/fuse; mount --bind $1/fuse /dev/fuse
+setpriv --reuid {UID} --regid {UID} --clear-groups --inh-caps -all $2 mount --config $1/ckrfs.conf web $1/mnt \
+    -o sandbox=strict 2>&1 || echo "exit $?"
+! grep " $1/mnt " /proc/self/mountinfo
+rm $1/fuse
+""").stdout.decode()
+    assert re.fullmatch(r'ckrfs: cannot mount "web": sandbox = strict cannot be done: no .*empty-root.*\n'
+                        rf"  try: ckrfs mount -o sandbox=auto \.\.\.\nexit {UNSUPPORTED}\n", done)
+
 
 LATENCY_DEVICE = Path("/dev/cpu_dma_latency")
 
