@@ -21,6 +21,7 @@ static struct format_dir root;
 static uint8_t root_iv[16];
 static uint8_t plain_room[FORMAT_IO_ROOM], disk_room[FORMAT_IO_ROOM];
 static struct format_io io = {plain_room, disk_room};
+static struct format_init_params kind; /* of volume that init_format() makes */
 static unsigned damages;
 static char last_damage[256];
 
@@ -56,6 +57,22 @@ static int open_format(int kind)
 	return format_dir_iv(format, dir.fd, root_iv);
 }
 
+static int init_format(const struct key *key, struct error *err)
+{
+	const struct format_init_params params = {
+		.kind = CONFIG_FORMAT_GOCRYPTFS,
+		.root_fd = dir.fd,
+		.key = key,
+		.log_n = 10,
+		.scrypt_memory = 1 << 28,
+		.cipher = kind.cipher,
+		.names = kind.names,
+		.long_name_max = kind.long_name_max,
+	};
+
+	return format_init(&params, err);
+}
+
 static int setup(void **state)
 {
 	struct error err = ERROR_NONE;
@@ -64,7 +81,7 @@ static int setup(void **state)
 
 	if (scratch_make(&dir) < 0 || store_init_proc() < 0)
 		return -1;
-	r = format_init(CONFIG_FORMAT_GOCRYPTFS, dir.fd, &key, 10, 1 << 28, &err);
+	r = init_format(&key, &err);
 	secret_free(key.bytes);
 	damages = 0;
 	return r < 0 ? -1 : open_format(CONFIG_FORMAT_GOCRYPTFS);
@@ -453,7 +470,7 @@ static void init_refuses_what_is_not_empty(void **state)
 	struct error err = ERROR_NONE;
 	struct key key = raw_key(7);
 
-	assert_int_equal(format_init(CONFIG_FORMAT_GOCRYPTFS, dir.fd, &key, 10, 1 << 28, &err), -ENOTEMPTY);
+	assert_int_equal(init_format(&key, &err), -ENOTEMPTY);
 	secret_free(key.bytes);
 }
 
