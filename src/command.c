@@ -40,6 +40,9 @@ static const struct command_option status_options[] = {
 static const struct command_option init_options[] = {
 	{"key", 'k', "SPEC", "where the key comes from"},
 	{"options", 'o', "OPTIONS", "options as in ckrfs.conf(5)"},
+	{"cipher", 0, "CIPHER", "of contents: aes-gcm (default), aes-siv, xchacha"},
+	{"names", 0, "HOW", "encrypted (default), deterministic, plaintext"},
+	{"longname-max", 0, "N", "store encrypted names longer than N, 62 to 254, by hash; default 255"},
 	{"scrypt-n", 0, "LOGN", "cost of a passphrase, 10 to 28; default 16 (10 for a key)"},
 	{0},
 };

@@ -183,7 +183,9 @@ static int unlock(struct mount *m, void (*stage)(void *ctx, const char *what), v
 	if (!format_needs_key(m->format))
 		return 0;
 	stage(ctx, "waiting for the key");
-	r = read_key(m, err);
+	r = m->config->n_keys ? 0 : format_no_source(m->format, err);
+	if (r == 0)
+		r = read_key(m, err);
 	if (r < 0)
 		return r;
 	stage(ctx, m->key.passphrase ? "opening the volume (scrypt)" : "opening the volume");
