@@ -41,7 +41,7 @@ static const struct {
 	[FINDING_FOREIGN] = {"foreign", "not part of the volume", "the entry is hidden; it is not encrypted"},
 	[FINDING_HEADER] = {"header", "the header of the file is damaged",
 			    "nothing of the file can be read: its blocks are bound to the header"},
-	[FINDING_BLOCKS] = {"blocks", "blocks of the file do not authenticate",
+	[FINDING_BLOCKS] = {"blocks", "parts of the file do not authenticate",
 			    "these parts of the file cannot be read, the others can"},
 	[FINDING_CUT] = {"cut", "the file ends inside a block",
 			 "the end of the file is lost; how much there was cannot be known"},
