@@ -47,6 +47,16 @@ static const struct command_option init_options[] = {
 	{0},
 };
 
+static const struct command_option check_options[] = {
+	{"key", 'k', "SPEC", "where the key comes from"},
+	{"options", 'o', "OPTIONS", "options as in ckrfs.conf(5)"},
+	{"repair", 0, NULL, "move what is damaged into a quarantine, and mend what is certain"},
+	{"quarantine", 0, "DIRECTORY", "where the quarantine is made; on the volume's file system"},
+	{"undo", 0, "LOG", "take back what a repair did, by its log"},
+	{"json", 'j', NULL, "as one JSON object"},
+	{0},
+};
+
 static const struct command_option config_command_options[] = {
 	{"show", 0, "NAME", "show the values of a volume, and where each comes from"},
 	{"options", 'o', "OPTIONS", "apply these on top, as ckrfs mount -o does"},
@@ -63,6 +73,8 @@ const struct command commands[] = {
 	{"status", "[NAME | TARGET]", "show what is mounted", status_options, cmd_status, false},
 	{"umount", "NAME | TARGET ...", "unmount volumes; their keys are gone then", umount_options,
 	 cmd_umount, false},
+	{"check", "VOLUME | --online NAME", "look for damage in a volume, and repair it", check_options,
+	 cmd_check, false},
 	{"config", "--show NAME | --list | --check", "show or check the configuration",
 	 config_command_options, cmd_config, false},
 	{"complete", "bash | zsh | fish", "print the completion of a shell", NULL, cmd_complete, true},

@@ -64,6 +64,14 @@ int mount_start(struct mount *m, void (*stage)(void *ctx, const char *what), voi
 /* Only the key, into m->key: for making a volume. The same process state as for mount_start() is needed. */
 int mount_get_key(struct mount *m, struct error *err);
 
+/*
+ * Opens m->lower and m->format with its key, ready for use in this process, without mounting: for checking a
+ * volume. change: nobody else may have it open; otherwise only those are in the way that are not shared.
+ * *ret_live: others may be changing it. stage as for mount_start(). 11 with what helps when it is mounted.
+ */
+int mount_open_volume(struct mount *m, bool change, void (*stage)(void *ctx, const char *what), void *ctx,
+		      bool *ret_live, struct error *err);
+
 /* No request is answered any more: those that wait fail with ENOTCONN. The server is killed if it still
  * lives; the mount itself stays. */
 void mount_cut(struct mount *m);
