@@ -24,6 +24,8 @@ static int check_args_set(void *ctx, const char *name, const char *value, struct
 		a->json = true;
 	else if (strcmp(name, "repair") == 0)
 		a->repair = true;
+	else if (strcmp(name, "online") == 0)
+		a->online = true;
 	else if (strcmp(name, "quarantine") == 0)
 		a->quarantine = value;
 	else if (strcmp(name, "undo") == 0)
@@ -184,6 +186,8 @@ int cmd_check(const struct front *front, int argc, char **argv)
 		return command_usage(cmd, "--undo takes no other option of a check");
 	if (a.quarantine && !a.repair)
 		return command_usage(cmd, "--quarantine is for --repair");
-	r = run_offline(&a, argv[first], &err);
+	if (a.online && (a.repair || a.undo || a.n_keys || a.options))
+		return command_usage(cmd, "--online takes no other option but --json");
+	r = a.online ? check_online(&a, argv[first], &err) : run_offline(&a, argv[first], &err);
 	return r < 0 ? command_fail(&err) : r;
 }

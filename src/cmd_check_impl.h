@@ -65,4 +65,7 @@ void check_mender_close(struct check_mender *mender);
 /* Takes back what the log a->undo tells: an exit status, or negative errno. cfg: the volume. */
 int check_undo(const struct check_args *a, const struct config *cfg, struct error *err);
 
+/* cmd_check_online.c: a mount, by its name or target. An exit status, or negative errno. */
+int check_online(const struct check_args *a, const char *operand, struct error *err);
+
 #endif

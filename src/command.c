@@ -50,6 +50,7 @@ static const struct command_option init_options[] = {
 static const struct command_option check_options[] = {
 	{"key", 'k', "SPEC", "where the key comes from"},
 	{"options", 'o', "OPTIONS", "options as in ckrfs.conf(5)"},
+	{"online", 0, NULL, "check a mount, by its name or target, while it is in use"},
 	{"repair", 0, NULL, "move what is damaged into a quarantine, and mend what is certain"},
 	{"quarantine", 0, "DIRECTORY", "where the quarantine is made; on the volume's file system"},
 	{"undo", 0, "LOG", "take back what a repair did, by its log"},
