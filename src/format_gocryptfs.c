@@ -240,11 +240,20 @@ static int gocryptfs_unlock(void *state, struct key *key, struct error *err)
 {
 	struct gocryptfs *g = state;
 	autosecret struct secret *master = NULL;
-	int r;
+	int r = -EKEYREJECTED;
 
-	if (key->passphrase) {
+	g->slot[0] = '\0';
+	if (key->passphrase)
 		r = gcfs_config_unwrap(&g->config, key->bytes, g->scrypt_memory, &master, err);
+	if (r == -EKEYREJECTED)
+		r = gocryptfs_unlock_slots(g, key, &master, err);
+	if (key->passphrase || r != -ENOKEY) {
 		secret_free(steal_ptr(&key->bytes));
+		if (r == -ENOKEY)
+			return -EKEYREJECTED; /* the config's words stay */
+		/* Slots that another master key came with must not be believed either. */
+		if (r == 0 && g->slot[0])
+			r = check_master(g, master, err);
 	} else if (secret_size(key->bytes) != GCFS_MASTER_KEY_SIZE) {
 		return error_set(
 			err, -EKEYREJECTED, EXIT_STATUS_WRONG_KEY,
