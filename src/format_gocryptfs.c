@@ -88,6 +88,9 @@ static bool entry_text(struct gcfs_names *names, int dir_fd, const char *disk,
 
 	switch (gcfs_name_kind(names, disk, true)) {
 	case GCFS_NAME_ORDINARY:
+		/* No encrypted name has a dot: gocryptfs.conf.tmp and what else lies about proves nothing. */
+		if (strchr(disk, '.'))
+			return false;
 		snprintf(text, GCFS_NAME_TEXT_MAX + 1, "%s", disk);
 		return true;
 	case GCFS_NAME_LONG:
