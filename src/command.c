@@ -58,6 +58,15 @@ static const struct command_option check_options[] = {
 	{0},
 };
 
+static const struct command_option key_options[] = {
+	{"key", 'k', "SPEC", "where a key that opens the volume comes from"},
+	{"new-key", 0, "SPEC", "change, add: where the new key comes from"},
+	{"scrypt-n", 0, "LOGN", "change, add: cost of the new passphrase, 10 to 28"},
+	{"options", 'o', "OPTIONS", "options as in ckrfs.conf(5)"},
+	{"json", 'j', NULL, "list: as one JSON object"},
+	{0},
+};
+
 static const struct command_option config_command_options[] = {
 	{"show", 0, "NAME", "show the values of a volume, and where each comes from"},
 	{"options", 'o', "OPTIONS", "apply these on top, as ckrfs mount -o does"},
@@ -71,6 +80,8 @@ const struct command commands[] = {
 	{"init", "DIRECTORY --key SPEC", "make a new encrypted volume in an empty directory", init_options,
 	 cmd_init, false},
 	{"mount", "NAME [TARGET] | SOURCE TARGET", "mount a volume", mount_options, cmd_mount, false},
+	{"key", "change | add | remove | list | verify VOLUME [KEYNAME]",
+	 "change or list the keys of a volume", key_options, cmd_key, false},
 	{"status", "[NAME | TARGET]", "show what is mounted", status_options, cmd_status, false},
 	{"umount", "NAME | TARGET ...", "unmount volumes; their keys are gone then", umount_options,
 	 cmd_umount, false},

@@ -88,6 +88,9 @@ static bool entry_text(struct gcfs_names *names, int dir_fd, const char *disk,
 
 	switch (gcfs_name_kind(names, disk, true)) {
 	case GCFS_NAME_ORDINARY:
+		/* No encrypted name has a dot: gocryptfs.conf.tmp and what else lies about proves nothing. */
+		if (strchr(disk, '.'))
+			return false;
 		snprintf(text, GCFS_NAME_TEXT_MAX + 1, "%s", disk);
 		return true;
 	case GCFS_NAME_LONG:
@@ -284,18 +287,39 @@ static int unlock_master(struct gocryptfs *g, struct key *key, struct secret **r
 	return r;
 }
 
+static int unlock_without_slots(struct gocryptfs *g, struct key *key, struct secret **ret_master,
+				struct error *err)
+{
+	if (g->config.flags & GCFS_FIDO2)
+		return unlock_fido2(g, key, ret_master, err);
+	if (key->passphrase)
+		return gcfs_config_unwrap(&g->config, key->bytes, g->scrypt_memory, ret_master, err);
+	return unlock_master(g, key, ret_master, err);
+}
+
+/* A passphrase is most likely the config's own, as a token's secret is; of other keys the slots can tell for
+ * certain whether it is theirs. */
+static int unlock_by_any(struct gocryptfs *g, struct key *key, struct secret **ret_master, struct error *err)
+{
+	bool config_first = key->passphrase == !(g->config.flags & GCFS_FIDO2);
+	int r = config_first ? unlock_without_slots(g, key, ret_master, err) : -EKEYREJECTED, slots;
+
+	g->slot[0] = '\0';
+	if (r != -EKEYREJECTED)
+		return r;
+	slots = gocryptfs_unlock_slots(g, key, ret_master, err);
+	if (slots == -ENOKEY) /* the config's words stay */
+		return config_first ? r : unlock_without_slots(g, key, ret_master, err);
+	/* Slots that another master key came with must not be believed either. */
+	return slots == 0 ? check_master(g, *ret_master, false, err) : slots;
+}
+
 static int gocryptfs_unlock(void *state, struct key *key, struct error *err)
 {
 	struct gocryptfs *g = state;
 	autosecret struct secret *master = NULL;
-	int r;
+	int r = unlock_by_any(g, key, &master, err);
 
-	if (g->config.flags & GCFS_FIDO2)
-		r = unlock_fido2(g, key, &master, err);
-	else if (key->passphrase)
-		r = gcfs_config_unwrap(&g->config, key->bytes, g->scrypt_memory, &master, err);
-	else
-		r = unlock_master(g, key, &master, err);
 	secret_free(steal_ptr(&key->bytes));
 	if (r < 0)
 		return r;

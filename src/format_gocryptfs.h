@@ -8,6 +8,7 @@
 #include "gcfs_config.h"
 #include "gcfs_content.h"
 #include "gcfs_names.h"
+#include "gcfs_slots.h"
 
 struct gocryptfs {
 	struct gcfs_config config;
@@ -15,7 +16,8 @@ struct gocryptfs {
 	uint64_t scrypt_memory;
 	struct secret *master; /* between unlock and start */
 	char identifier[33];
-	struct gcfs_names *names; /* from start on */
+	char slot[GCFS_SLOT_NAME_MAX + 1]; /* the key slot that opened it; "": another way */
+	struct gcfs_names *names;          /* from start on */
 	struct gcfs_content *content;
 };
 
@@ -38,6 +40,11 @@ static inline bool gocryptfs_plain_names(const struct gocryptfs *g)
 /* The directory's IV, zeros where it has none; -EIO where it is missing or damaged, *ret_why says how. */
 int gocryptfs_read_iv(const struct gocryptfs *g, int dir_fd, uint8_t ret_iv[GCFS_IV_SIZE],
 		      const char **ret_why);
+
+/* Opens the volume with one of its key slots (format_gocryptfs_keys.c). -ENOKEY, with err untouched: go on as
+ * if there were none. Leaves key's bytes. */
+int gocryptfs_unlock_slots(struct gocryptfs *g, const struct key *key, struct secret **ret_master,
+			   struct error *err);
 
 void gocryptfs_attr(struct format *f, int fd, struct stat *st);
 int gocryptfs_dir_iv(struct format *f, int dir_fd, uint8_t ret_iv[16]);

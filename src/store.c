@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/fsuid.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
@@ -343,6 +344,11 @@ int store_seek(int fd, uint64_t offset, int whence, uint64_t *ret_offset)
 int store_fsync(int fd, bool data_only)
 {
 	return (data_only ? fdatasync(fd) : fsync(fd)) < 0 ? -errno : 0;
+}
+
+int store_lock(int fd)
+{
+	return flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
 }
 
 ssize_t store_getxattr(int fd, const char *name, void *buf, size_t size)
