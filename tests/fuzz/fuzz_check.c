@@ -39,12 +39,14 @@ static void setup(void)
 	struct format_params params = {.kind = CONFIG_FORMAT_GOCRYPTFS, .scrypt_memory = 1 << 28};
 	struct error err;
 	struct key key = {.passphrase = true};
+	struct format_init_params init = {.key = &key, .log_n = 10, .scrypt_memory = 1 << 28};
 
 	must(scratch_make(&dir) == 0 && store_init_proc() == 0 && crypto_init() == 0);
 	atexit(clean);
 	params.root_fd = dir.fd;
 	must(secret_new_from("fuzz", 4, &key.bytes) == 0);
-	must(format_init(CONFIG_FORMAT_GOCRYPTFS, dir.fd, &key, 10, 1 << 28, &err) == 0);
+	init.root_fd = dir.fd;
+	must(format_init(&init, &err) == 0);
 	must(format_open(&params, &format, &err) == 0);
 	must(format_unlock(format, &key, &err) == 0);
 	must(format_start(format, NULL, NULL, &err) == 0);
