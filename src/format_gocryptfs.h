@@ -17,7 +17,7 @@ struct gocryptfs {
 	struct secret *master; /* between unlock and start */
 	char identifier[33];
 	char slot[GCFS_SLOT_NAME_MAX + 1]; /* the key slot that opened it; "": another way */
-	struct gcfs_names *names; /* from start on */
+	struct gcfs_names *names;          /* from start on */
 	struct gcfs_content *content;
 };
 
