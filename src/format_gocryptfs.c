@@ -239,33 +239,55 @@ static int check_master(struct gocryptfs *g, const struct secret *master, struct
 	return r;
 }
 
-static int gocryptfs_unlock(void *state, struct key *key, struct error *err)
+/* -ENOKEY: neither the config nor a slot knows it. */
+static int unlock_wrapped(struct gocryptfs *g, const struct key *key, struct secret **ret_master,
+			  struct error *err)
 {
-	struct gocryptfs *g = state;
 	autosecret struct secret *master = NULL;
 	int r = -EKEYREJECTED;
 
-	g->slot[0] = '\0';
 	if (key->passphrase)
-		r = gcfs_config_unwrap(&g->config, key->bytes, g->scrypt_memory, &master, err);
-	if (r == -EKEYREJECTED)
-		r = gocryptfs_unlock_slots(g, key, &master, err);
-	if (key->passphrase || r != -ENOKEY) {
-		secret_free(steal_ptr(&key->bytes));
-		if (r == -ENOKEY)
-			return -EKEYREJECTED; /* the config's words stay */
-		/* Slots that another master key came with must not be believed either. */
-		if (r == 0 && g->slot[0])
-			r = check_master(g, master, err);
-	} else if (secret_size(key->bytes) != GCFS_MASTER_KEY_SIZE) {
+		r = gcfs_config_unwrap(&g->config, key->bytes, g->scrypt_memory, ret_master, err);
+	if (r != -EKEYREJECTED)
+		return r;
+	r = gocryptfs_unlock_slots(g, key, &master, err);
+	if (r == -ENOKEY && key->passphrase)
+		return -EKEYREJECTED; /* the config's words stay */
+	/* The slots may have come from another volume. */
+	if (r == 0)
+		r = check_master(g, master, err);
+	if (r == 0)
+		*ret_master = steal_ptr(&master);
+	return r;
+}
+
+/* The key is the master key itself, or it is none. */
+static int unlock_master(struct gocryptfs *g, struct key *key, struct secret **ret_master, struct error *err)
+{
+	int r;
+
+	if (secret_size(key->bytes) != GCFS_MASTER_KEY_SIZE)
 		return error_set(
 			err, -EKEYREJECTED, EXIT_STATUS_WRONG_KEY,
 			"wrong key: a master key has %d bytes, not %zu (a passphrase needs ?fmt=pass)",
 			GCFS_MASTER_KEY_SIZE, secret_size(key->bytes));
-	} else {
-		master = steal_ptr(&key->bytes);
-		r = check_master(g, master, err);
-	}
+	r = check_master(g, key->bytes, err);
+	if (r == 0)
+		*ret_master = steal_ptr(&key->bytes);
+	return r;
+}
+
+static int gocryptfs_unlock(void *state, struct key *key, struct error *err)
+{
+	struct gocryptfs *g = state;
+	autosecret struct secret *master = NULL;
+	int r;
+
+	g->slot[0] = '\0';
+	r = unlock_wrapped(g, key, &master, err);
+	if (r == -ENOKEY)
+		r = unlock_master(g, key, &master, err);
+	secret_free(steal_ptr(&key->bytes));
 	if (r < 0)
 		return r;
 	r = gcfs_key_identifier(master, g->identifier);
