@@ -18,19 +18,66 @@
 #include "store.h"
 #include "util.h"
 
-enum { KEYS_MAX = 16, SCRYPT_N_MIN = 10, SCRYPT_N_MAX = 28 };
+enum {
+	KEYS_MAX = 16,
+	SCRYPT_N_MIN = 10,
+	SCRYPT_N_MAX = 28,
+	LONG_NAME_MIN = 62, /* the hash alone has 62 characters behind its prefix */
+	LONG_NAME_MAX = 254,
+};
+
+static const char *const cipher_words[] = {
+	[FORMAT_CIPHER_AES_GCM] = "aes-gcm",
+	[FORMAT_CIPHER_AES_SIV] = "aes-siv",
+	[FORMAT_CIPHER_XCHACHA] = "xchacha",
+	NULL,
+};
+
+static const char *const names_words[] = {
+	[FORMAT_NAMES_ENCRYPTED] = "encrypted",
+	[FORMAT_NAMES_DETERMINISTIC] = "deterministic",
+	[FORMAT_NAMES_PLAINTEXT] = "plaintext",
+	NULL,
+};
 
 struct init_args {
 	const char *config_file, *options;
 	const char *keys[KEYS_MAX];
 	size_t n_keys;
-	unsigned log_n;
+	struct format_init_params params; /* what the options say */
 };
+
+static int set_number(const char *name, const char *value, unsigned min, unsigned max, unsigned *ret,
+		      struct error *err)
+{
+	uint64_t n;
+
+	if (parse_u64(value, max, &n) < 0 || n < min)
+		return error_set(err, -EINVAL, EXIT_STATUS_USAGE, "--%s must be %u to %u, not \"%s\"", name,
+				 min, max, value);
+	*ret = (unsigned)n;
+	return 0;
+}
+
+/* The place of value in words; -EINVAL */
+static int set_word(const char *name, const char *value, const char *const *words, struct error *err)
+{
+	const char *near = nearest_word(value, words);
+
+	for (int i = 0; words[i]; i++)
+		if (strcmp(words[i], value) == 0)
+			return i;
+	if (near)
+		return error_set(err, -EINVAL, EXIT_STATUS_USAGE,
+				 "--%s has no value \"%s\" (did you mean %s?)", name, value, near);
+	return error_set(err, -EINVAL, EXIT_STATUS_USAGE, "--%s must be %s, %s or %s, not \"%s\"", name,
+			 words[0], words[1], words[2], value);
+}
 
 static int init_args_set(void *ctx, const char *name, const char *value, struct error *err)
 {
 	struct init_args *a = ctx;
-	uint64_t n;
+	int word = 0;
 
 	if (strcmp(name, "config") == 0)
 		a->config_file = value;
@@ -38,14 +85,15 @@ static int init_args_set(void *ctx, const char *name, const char *value, struct 
 		a->options = value;
 	else if (strcmp(name, "key") == 0 && a->n_keys < KEYS_MAX)
 		a->keys[a->n_keys++] = value;
-	else if (strcmp(name, "scrypt-n") == 0) {
-		if (parse_u64(value, SCRYPT_N_MAX, &n) < 0 || n < SCRYPT_N_MIN)
-			return error_set(err, -EINVAL, EXIT_STATUS_USAGE,
-					 "--scrypt-n must be %d to %d, not \"%s\"", SCRYPT_N_MIN,
-					 SCRYPT_N_MAX, value);
-		a->log_n = (unsigned)n;
-	}
-	return 0;
+	else if (strcmp(name, "scrypt-n") == 0)
+		return set_number(name, value, SCRYPT_N_MIN, SCRYPT_N_MAX, &a->params.log_n, err);
+	else if (strcmp(name, "longname-max") == 0)
+		return set_number(name, value, LONG_NAME_MIN, LONG_NAME_MAX, &a->params.long_name_max, err);
+	else if (strcmp(name, "cipher") == 0 && (word = set_word(name, value, cipher_words, err)) >= 0)
+		a->params.cipher = (enum format_cipher)word;
+	else if (strcmp(name, "names") == 0 && (word = set_word(name, value, names_words, err)) >= 0)
+		a->params.names = (enum format_names)word;
+	return word < 0 ? word : 0;
 }
 
 static int build_config(const struct init_args *a, const char *directory, struct config **ret,
@@ -128,8 +176,7 @@ static void *tick(void *arg)
 	return NULL;
 }
 
-static int make_volume(const struct config *cfg, int fd, const struct key *key, unsigned log_n,
-		       struct error *err)
+static int make_volume(const struct format_init_params *params, struct error *err)
 {
 	struct ticker ticker = {0};
 	pthread_t thread;
@@ -138,7 +185,7 @@ static int make_volume(const struct config *cfg, int fd, const struct key *key, 
 
 	progress_begin(&ticker.progress, "making the volume (scrypt)");
 	running = pthread_create(&thread, NULL, tick, &ticker) == 0;
-	r = format_init(cfg->format, fd, key, log_n, cfg->scrypt_memory, err);
+	r = format_init(params, err);
 	atomic_store(&ticker.done, true);
 	if (running)
 		pthread_join(thread, NULL);
@@ -150,6 +197,7 @@ static int init_volume(struct mount *m, const struct init_args *a, struct error 
 {
 	const struct config *cfg = m->config;
 	autofd int fd = open_directory(cfg->source, err);
+	struct format_init_params params = a->params;
 	int r;
 
 	if (fd < 0)
@@ -158,7 +206,11 @@ static int init_volume(struct mount *m, const struct init_args *a, struct error 
 	if (r < 0)
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot open /proc/self/fd");
 	r = mount_get_key(m, err);
-	return r < 0 ? r : make_volume(cfg, fd, &m->key, a->log_n, err);
+	params.kind = cfg->format;
+	params.root_fd = fd;
+	params.key = &m->key;
+	params.scrypt_memory = cfg->scrypt_memory;
+	return r < 0 ? r : make_volume(&params, err);
 }
 
 static void say_done(const struct config *cfg, const struct init_args *a)
@@ -199,5 +251,8 @@ int cmd_init(const struct front *front, int argc, char **argv)
 		return r == -ECANCELED ? EXIT_STATUS_DONE : EXIT_STATUS_USAGE;
 	if (argc - first != 1)
 		return command_usage(cmd, "one directory is needed");
+	if (a.params.names == FORMAT_NAMES_PLAINTEXT && a.params.long_name_max)
+		return command_usage(cmd, "--longname-max is about encrypted names: there are none with "
+					  "--names plaintext");
 	return run_init(&a, argv[first], &err) < 0 ? command_fail(&err) : EXIT_STATUS_DONE;
 }

@@ -40,7 +40,21 @@ static const struct command_option status_options[] = {
 static const struct command_option init_options[] = {
 	{"key", 'k', "SPEC", "where the key comes from"},
 	{"options", 'o', "OPTIONS", "options as in ckrfs.conf(5)"},
+	{"cipher", 0, "CIPHER", "of contents: aes-gcm (default), aes-siv, xchacha"},
+	{"names", 0, "HOW", "encrypted (default), deterministic, plaintext"},
+	{"longname-max", 0, "N", "store encrypted names longer than N, 62 to 254, by hash; default 255"},
 	{"scrypt-n", 0, "LOGN", "cost of a passphrase, 10 to 28; default 16 (10 for a key)"},
+	{0},
+};
+
+static const struct command_option check_options[] = {
+	{"key", 'k', "SPEC", "where the key comes from"},
+	{"options", 'o', "OPTIONS", "options as in ckrfs.conf(5)"},
+	{"online", 0, NULL, "check a mount, by its name or target, while it is in use"},
+	{"repair", 0, NULL, "move what is damaged into a quarantine, and mend what is certain"},
+	{"quarantine", 0, "DIRECTORY", "where the quarantine is made; on the volume's file system"},
+	{"undo", 0, "LOG", "take back what a repair did, by its log"},
+	{"json", 'j', NULL, "as one JSON object"},
 	{0},
 };
 
@@ -71,6 +85,8 @@ const struct command commands[] = {
 	{"status", "[NAME | TARGET]", "show what is mounted", status_options, cmd_status, false},
 	{"umount", "NAME | TARGET ...", "unmount volumes; their keys are gone then", umount_options,
 	 cmd_umount, false},
+	{"check", "VOLUME | --online NAME", "look for damage in a volume, and repair it", check_options,
+	 cmd_check, false},
 	{"config", "--show NAME | --list | --check", "show or check the configuration",
 	 config_command_options, cmd_config, false},
 	{"complete", "bash | zsh | fish", "print the completion of a shell", NULL, cmd_complete, true},

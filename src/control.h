@@ -21,6 +21,8 @@ struct control_handler {
 	void (*status)(void *ctx, struct message_status *ret);
 	/* Answered later, by control_umounted(). */
 	void (*umount)(void *ctx, bool lazy);
+	/* Begins a check that tells its findings through the pipe fd, which it takes. */
+	int (*check)(void *ctx, int fd, struct error *err);
 };
 
 struct control;

@@ -1,29 +1,34 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * OpenSSL 3 through EVP. Two things shape this file. Where OpenSSL keeps keys: its allocator is hooked, and a
- * thread that is inside the key scope gets secret memory. And speed: looking up an algorithm, making a
- * context and expanding a key each cost more than a block of 4 KiB, so all three are done once and kept.
+ * OpenSSL 3 through EVP: where it keeps keys (its allocator is hooked, and a thread that is inside the key
+ * scope gets secret memory), which of its algorithms are used, and those that are no AEAD.
  */
-#include "crypto.h"
-
 #include <errno.h>
 #include <limits.h>
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
-#include <openssl/evp.h>
 #include <openssl/kdf.h>
 #include <openssl/params.h>
 #include <openssl/rand.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cleanup.h"
-#include "crypto_gcm.h"
+#include "crypto_impl.h"
 
 /* How deep this thread is in calls that give OpenSSL a key: what it allocates then is secret. */
 static _Thread_local unsigned key_scope;
+
+void crypto_scope_enter(void)
+{
+	key_scope++;
+}
+
+void crypto_scope_leave(void)
+{
+	key_scope--;
+}
 
 static void *hook_malloc(size_t size, const char *file, int line)
 {
@@ -52,12 +57,10 @@ static void *hook_realloc(void *p, size_t size, const char *file, int line)
 	return secret_heap_owns(p) ? secret_heap_realloc(p, size) : realloc(p, size);
 }
 
-/* Looked up once: a fetch per use would cost more than the work, and would cache itself in the secret heap.
- */
 static struct {
-	EVP_CIPHER *gcm, *ecb;
+	struct crypto_ciphers ciphers;
 	EVP_KDF *hkdf, *scrypt;
-	EVP_MD *sha256;
+	EVP_MD *sha256, *sha512;
 	bool ready;
 } alg;
 
@@ -109,14 +112,25 @@ static bool kdf_warm_up(void)
 	return ok;
 }
 
+static bool ciphers_fetch(struct crypto_ciphers *c)
+{
+	c->gcm = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
+	c->ecb = EVP_CIPHER_fetch(NULL, "AES-256-ECB", NULL);
+	c->cbc = EVP_CIPHER_fetch(NULL, "AES-256-CBC", NULL);
+	c->ctr = EVP_CIPHER_fetch(NULL, "AES-256-CTR", NULL);
+	c->chacha = EVP_CIPHER_fetch(NULL, "ChaCha20", NULL);
+	c->chacha_poly = EVP_CIPHER_fetch(NULL, "ChaCha20-Poly1305", NULL);
+	return c->gcm && c->ecb && c->cbc && c->ctr && c->chacha && c->chacha_poly;
+}
+
 static void alg_fetch(void)
 {
-	alg.gcm = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
-	alg.ecb = EVP_CIPHER_fetch(NULL, "AES-256-ECB", NULL);
 	alg.hkdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
 	alg.scrypt = EVP_KDF_fetch(NULL, "SCRYPT", NULL);
 	alg.sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
-	alg.ready = alg.gcm && alg.ecb && alg.hkdf && alg.scrypt && alg.sha256 && kdf_warm_up();
+	alg.sha512 = EVP_MD_fetch(NULL, "SHA512", NULL);
+	alg.ready = ciphers_fetch(&alg.ciphers) && alg.hkdf && alg.scrypt && alg.sha256 && alg.sha512 &&
+		    kdf_warm_up();
 	if (!alg.ready)
 		ERR_clear_error();
 }
@@ -128,6 +142,11 @@ static int alg_need(void)
 
 	pthread_once(&once, alg_fetch);
 	return alg.ready ? 0 : -ENOMEM;
+}
+
+const struct crypto_ciphers *crypto_ciphers(void)
+{
+	return alg_need() == 0 ? &alg.ciphers : NULL;
 }
 
 int crypto_init(void)
@@ -161,218 +180,11 @@ int crypto_random(void *buf, size_t size)
 	return 0;
 }
 
-/* One key for both directions. The contexts are made when they are first needed, which many never are. */
-struct aead_ctx {
-	struct aead_ctx *next; /* in the pool */
-	struct pool *pool;
-	EVP_CIPHER_CTX *encrypt, *decrypt;
-};
-
-struct pool {
-	const EVP_CIPHER *cipher;
-	struct secret *key;
-	size_t iv_size; /* 0: the cipher has none */
-	pthread_mutex_t lock;
-	const struct gcm *gcm; /* of an aead: takes the place of the contexts */
-	struct aead_ctx *idle; /* last in, first out: the warm one; under lock */
-};
-
-struct aead {
-	struct pool pool;
-	struct gcm *gcm; /* faster than OpenSSL; NULL where there is none */
-};
+enum { ECB_DECRYPT, ECB_ENCRYPT };
 
 struct ecb {
-	struct pool pool;
+	struct crypto_pool pool;
 };
-
-static int pool_setup(struct pool *pool, const EVP_CIPHER *cipher, const struct secret *key, size_t iv_size)
-{
-	if (secret_size(key) != (size_t)EVP_CIPHER_get_key_length(cipher))
-		return -EINVAL;
-	pool->cipher = cipher;
-	pool->iv_size = iv_size;
-	pthread_mutex_init(&pool->lock, NULL);
-	return secret_new_from(secret_data(key), secret_size(key), &pool->key);
-}
-
-/* Nobody may hold a context any more. */
-static void pool_clear(struct pool *pool)
-{
-	while (pool->idle) {
-		struct aead_ctx *ctx = pool->idle;
-
-		pool->idle = ctx->next;
-		EVP_CIPHER_CTX_free(ctx->encrypt);
-		EVP_CIPHER_CTX_free(ctx->decrypt);
-		free(ctx);
-	}
-	secret_free(pool->key);
-	pthread_mutex_destroy(&pool->lock);
-}
-
-static struct aead_ctx *pool_get(struct pool *pool)
-{
-	struct aead_ctx *ctx;
-
-	pthread_mutex_lock(&pool->lock);
-	ctx = pool->idle;
-	if (ctx)
-		pool->idle = ctx->next;
-	pthread_mutex_unlock(&pool->lock);
-	if (ctx)
-		return ctx;
-	ctx = calloc(1, sizeof(*ctx));
-	if (ctx)
-		ctx->pool = pool;
-	return ctx;
-}
-
-static void pool_put(struct pool *pool, struct aead_ctx *ctx)
-{
-	pthread_mutex_lock(&pool->lock);
-	ctx->next = pool->idle;
-	pool->idle = ctx;
-	pthread_mutex_unlock(&pool->lock);
-}
-
-/* The IV length must be set before the key: GCM would otherwise take an IV of 12 bytes with it. Padding is
- * for ciphers without an IV, where one call is any number of whole blocks. */
-static EVP_CIPHER_CTX *evp_new(const struct pool *pool, bool encrypt)
-{
-	EVP_CIPHER_CTX *evp;
-
-	key_scope++;
-	evp = EVP_CIPHER_CTX_new();
-	if (!evp || EVP_CipherInit_ex(evp, pool->cipher, NULL, NULL, NULL, encrypt) != 1 ||
-	    (pool->iv_size &&
-	     EVP_CIPHER_CTX_ctrl(evp, EVP_CTRL_AEAD_SET_IVLEN, (int)pool->iv_size, NULL) != 1) ||
-	    EVP_CipherInit_ex(evp, NULL, NULL, secret_data(pool->key), NULL, encrypt) != 1 ||
-	    (!pool->iv_size && EVP_CIPHER_CTX_set_padding(evp, 0) != 1)) {
-		EVP_CIPHER_CTX_free(evp);
-		ERR_clear_error();
-		evp = NULL;
-	}
-	key_scope--;
-	return evp;
-}
-
-/* ctx belongs to the caller alone, so that no lock is needed. */
-static EVP_CIPHER_CTX *ctx_evp(struct aead_ctx *ctx, bool encrypt)
-{
-	EVP_CIPHER_CTX **evp = encrypt ? &ctx->encrypt : &ctx->decrypt;
-
-	if (!*evp)
-		*evp = evp_new(ctx->pool, encrypt);
-	return *evp;
-}
-
-int aead_new(enum aead_kind kind, const struct secret *key, size_t iv_size, struct aead **ret)
-{
-	struct aead *a;
-	int r = alg_need();
-
-	if (r < 0)
-		return r;
-	if (kind != AEAD_AES_256_GCM || (iv_size != 12 && iv_size != 16))
-		return -EINVAL;
-	a = calloc(1, sizeof(*a));
-	if (!a)
-		return -ENOMEM;
-	r = pool_setup(&a->pool, alg.gcm, key, iv_size);
-	if (r < 0) {
-		free(a);
-		return r;
-	}
-	r = gcm_new(key, iv_size, &a->gcm);
-	if (r < 0 && r != -ENOTSUP) {
-		aead_free(a);
-		return r;
-	}
-	a->pool.gcm = a->gcm;
-	*ret = a;
-	return 0;
-}
-
-void aead_free(struct aead *a)
-{
-	if (!a)
-		return;
-	gcm_free(a->gcm);
-	pool_clear(&a->pool);
-	free(a);
-}
-
-struct aead_ctx *aead_get(struct aead *a)
-{
-	return pool_get(&a->pool);
-}
-
-void aead_put(struct aead *a, struct aead_ctx *ctx)
-{
-	pool_put(&a->pool, ctx);
-}
-
-/* Everything of a message but its end: the IV, what is only authenticated, and the text. */
-static bool gcm_start(EVP_CIPHER_CTX *evp, const uint8_t *iv, const void *aad, size_t aad_size,
-		      const void *in, size_t size, void *out)
-{
-	int n;
-
-	return EVP_CipherInit_ex(evp, NULL, NULL, NULL, iv, -1) == 1 &&
-	       (!aad_size || EVP_CipherUpdate(evp, NULL, &n, aad, (int)aad_size) == 1) &&
-	       (!size || EVP_CipherUpdate(evp, out, &n, in, (int)size) == 1);
-}
-
-int aead_seal(struct aead_ctx *ctx, const uint8_t *iv, const void *aad, size_t aad_size, const void *in,
-	      size_t size, void *out, uint8_t *ret_tag)
-{
-	uint8_t none[EVP_MAX_BLOCK_LENGTH];
-	EVP_CIPHER_CTX *evp;
-	int n;
-
-	if (size > INT_MAX || aad_size > INT_MAX)
-		return -EINVAL;
-	if (ctx->pool->gcm) {
-		gcm_seal(ctx->pool->gcm, iv, aad, aad_size, in, size, out, ret_tag);
-		return 0;
-	}
-	evp = ctx_evp(ctx, true);
-	if (!evp)
-		return -ENOMEM;
-	if (!gcm_start(evp, iv, aad, aad_size, in, size, out) || EVP_CipherFinal_ex(evp, none, &n) != 1 ||
-	    EVP_CIPHER_CTX_ctrl(evp, EVP_CTRL_AEAD_GET_TAG, AEAD_TAG_SIZE, ret_tag) != 1) {
-		ERR_clear_error();
-		return -EIO;
-	}
-	return 0;
-}
-
-int aead_open(struct aead_ctx *ctx, const uint8_t *iv, const void *aad, size_t aad_size, const void *in,
-	      size_t size, const uint8_t *tag, void *out)
-{
-	uint8_t none[EVP_MAX_BLOCK_LENGTH], want[AEAD_TAG_SIZE];
-	EVP_CIPHER_CTX *evp;
-	int n;
-
-	if (size > INT_MAX || aad_size > INT_MAX)
-		return -EINVAL;
-	if (ctx->pool->gcm)
-		return gcm_open(ctx->pool->gcm, iv, aad, aad_size, in, size, tag, out);
-	evp = ctx_evp(ctx, false);
-	if (!evp)
-		return -ENOMEM;
-	memcpy(want, tag, sizeof(want));
-	if (gcm_start(evp, iv, aad, aad_size, in, size, out) &&
-	    EVP_CIPHER_CTX_ctrl(evp, EVP_CTRL_AEAD_SET_TAG, AEAD_TAG_SIZE, want) == 1 &&
-	    EVP_CipherFinal_ex(evp, none, &n) == 1)
-		return 0;
-	/* GCM decrypts before it knows: what came out is not to be trusted. */
-	if (size)
-		explicit_bzero(out, size);
-	ERR_clear_error();
-	return -EBADMSG;
-}
 
 int ecb_new(const struct secret *key, struct ecb **ret)
 {
@@ -384,7 +196,9 @@ int ecb_new(const struct secret *key, struct ecb **ret)
 	e = calloc(1, sizeof(*e));
 	if (!e)
 		return -ENOMEM;
-	r = pool_setup(&e->pool, alg.ecb, key, 0);
+	e->pool.slots[ECB_DECRYPT] = (struct crypto_slot){.cipher = alg.ciphers.ecb};
+	e->pool.slots[ECB_ENCRYPT] = (struct crypto_slot){.cipher = alg.ciphers.ecb, .encrypt = true};
+	r = crypto_pool_setup(&e->pool, key, 32);
 	if (r < 0) {
 		free(e);
 		return r;
@@ -397,7 +211,7 @@ void ecb_free(struct ecb *e)
 {
 	if (!e)
 		return;
-	pool_clear(&e->pool);
+	crypto_pool_clear(&e->pool);
 	free(e);
 }
 
@@ -409,15 +223,15 @@ int ecb_crypt(struct ecb *e, bool encrypt, const void *in, size_t nblocks, void 
 
 	if (nblocks > INT_MAX / 16)
 		return -EINVAL;
-	ctx = pool_get(&e->pool);
+	ctx = crypto_pool_get(&e->pool);
 	if (!ctx)
 		return -ENOMEM;
-	evp = ctx_evp(ctx, encrypt);
+	evp = crypto_ctx_evp(ctx, encrypt ? ECB_ENCRYPT : ECB_DECRYPT);
 	if (!evp)
 		r = -ENOMEM;
 	else if (nblocks && EVP_CipherUpdate(evp, out, &n, in, (int)nblocks * 16) != 1)
 		r = -EIO;
-	pool_put(&e->pool, ctx);
+	crypto_pool_put(&e->pool, ctx);
 	return r;
 }
 
@@ -499,6 +313,25 @@ int sha256(const void *data, size_t size, uint8_t ret[32])
 	if (r < 0)
 		return r;
 	return EVP_Digest(data, size, ret, NULL, alg.sha256, NULL) == 1 ? 0 : -ENOMEM;
+}
+
+int sha512_secret(const struct secret *data, struct secret **ret)
+{
+	autosecret struct secret *out = NULL;
+	int r = alg_need();
+
+	if (r == 0)
+		r = secret_new(64, &out);
+	if (r < 0)
+		return r;
+	key_scope++;
+	if (EVP_Digest(secret_data(data), secret_size(data), secret_data(out), NULL, alg.sha512, NULL) != 1)
+		r = -ENOMEM;
+	key_scope--;
+	if (r < 0)
+		return r;
+	*ret = steal_ptr(&out);
+	return 0;
 }
 
 bool crypto_equal(const void *a, const void *b, size_t size)

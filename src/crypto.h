@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The cryptography the formats need, and the only file that includes OpenSSL. Keys go in as struct
+ * The cryptography the formats need; OpenSSL is behind it. Keys go in as struct
  * secret; whatever OpenSSL allocates for a key (contexts, key schedules, scrypt's table) comes from the
  * secret heap (secret.h) and is wiped when freed.
  *
@@ -23,13 +23,16 @@ int crypto_init(void);
 /* Random bytes from the kernel's generator through OpenSSL's; never fails silently: -EIO. */
 int crypto_random(void *buf, size_t size);
 
-enum aead_kind { AEAD_AES_256_GCM };
+enum aead_kind { AEAD_AES_256_GCM, AEAD_AES_256_SIV, AEAD_XCHACHA20_POLY1305 };
 enum { AEAD_TAG_SIZE = 16 };
 
 struct aead;
 struct aead_ctx;
 
-/* key: 32 bytes; iv_size: 12 or 16 (others -EINVAL). */
+/* 64 bytes for SIV, 32 for the others. */
+size_t aead_key_size(enum aead_kind kind);
+
+/* iv_size: GCM 12 or 16, SIV 16, XChaCha 24; others, and keys of another size, are -EINVAL. */
 int aead_new(enum aead_kind kind, const struct secret *key, size_t iv_size, struct aead **ret);
 void aead_free(struct aead *a);
 
@@ -65,6 +68,9 @@ int scrypt_derive(const struct secret *password, const void *salt, size_t salt_s
 		  uint32_t p, uint64_t max_memory, struct secret **ret);
 
 int sha256(const void *data, size_t size, uint8_t ret[32]);
+
+/* SHA-512 of a secret, as a new one of 64 bytes. */
+int sha512_secret(const struct secret *data, struct secret **ret);
 
 /* Compares without telling where they differ by its time. */
 bool crypto_equal(const void *a, const void *b, size_t size);

@@ -2,8 +2,8 @@
 /*
  * AES-256-GCM by Intel's Multi-Buffer Crypto library, where it was found at build time and the processor has
  * AES-NI: its code for wide vectors is several times as fast as OpenSSL 3.0's. The results are the same bit
- * for bit. Used by crypto.c alone, which has OpenSSL for everything else, and for this too where gcm_new()
- * says -ENOTSUP. The only file that includes intel-ipsec-mb.h is crypto_gcm.c.
+ * for bit. Used by crypto_aead.c alone, which has OpenSSL for everything else, and for this too where
+ * gcm_new() says -ENOTSUP. The only file that includes intel-ipsec-mb.h is crypto_gcm.c.
  */
 #ifndef CKRFS_CRYPTO_GCM_H
 #define CKRFS_CRYPTO_GCM_H

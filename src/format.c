@@ -81,15 +81,19 @@ void format_free(struct format *f)
 	free(f);
 }
 
-int format_init(int kind, int root_fd, const struct key *key, unsigned log_n, uint64_t scrypt_memory,
-		struct error *err)
+int format_no_source(const struct format *f, struct error *err)
 {
-	const struct format_ops *ops = formats[kind];
+	return f->ops->no_source ? f->ops->no_source(f->state, err) : 0;
+}
+
+int format_init(const struct format_init_params *params, struct error *err)
+{
+	const struct format_ops *ops = formats[params->kind];
 
 	if (!ops->init)
 		return error_set(err, -EOPNOTSUPP, EXIT_STATUS_UNSUPPORTED,
 				 "format \"%s\" has nothing to initialise", ops->name);
-	return ops->init(root_fd, key, log_n, scrypt_memory, err);
+	return ops->init(params, err);
 }
 
 void format_report(struct format *f, int fd, const char *entry, const char *what)

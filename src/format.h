@@ -56,10 +56,27 @@ int format_start(struct format *f, format_damage_fn *damage, void *damage_ctx, s
 
 void format_free(struct format *f);
 
-/* Makes a new volume in the empty directory root_fd: key must be a passphrase or 32 bytes (the master key
- * itself is then random resp. given). log_n: scrypt cost, 0 the default. Only gocryptfs has this. */
-int format_init(int kind, int root_fd, const struct key *key, unsigned log_n, uint64_t scrypt_memory,
-		struct error *err);
+/* No key source is configured: what the volume wants, if that is more than the general words would say. 0, or
+ * a failure. */
+int format_no_source(const struct format *f, struct error *err);
+
+enum format_cipher { FORMAT_CIPHER_AES_GCM, FORMAT_CIPHER_AES_SIV, FORMAT_CIPHER_XCHACHA };
+enum format_names { FORMAT_NAMES_ENCRYPTED, FORMAT_NAMES_DETERMINISTIC, FORMAT_NAMES_PLAINTEXT };
+
+/* Zeros are the defaults, but for root_fd and key. */
+struct format_init_params {
+	int kind;               /* enum config_format; only gocryptfs can be made */
+	int root_fd;            /* an empty directory */
+	const struct key *key;  /* passphrase or 32 bytes: the master key itself is then random resp. given */
+	unsigned log_n;         /* scrypt cost */
+	uint64_t scrypt_memory; /* bytes it may take */
+	enum format_cipher cipher;
+	enum format_names names;
+	unsigned long_name_max; /* of encrypted names: 62..254 */
+};
+
+/* Makes a new volume: there whole or not at all. */
+int format_init(const struct format_init_params *params, struct error *err);
 
 /* ---- data path: any thread, negative errno ---- */
 

@@ -110,6 +110,7 @@ static bool entry_text(struct gcfs_names *names, int dir_fd, const char *disk,
  * alone prove little; a block or a link target that authenticates proves the key.
  */
 struct trial {
+	const struct gocryptfs *g;
 	struct gcfs_names *names;
 	struct gcfs_content *content;
 	unsigned good_names, bad_names, refuted;
@@ -147,7 +148,7 @@ static void try_link(struct trial *t, int dir_fd, const char *disk)
 	char text[4097];
 	ssize_t n = fd < 0 ? -1 : store_readlink(fd, text, sizeof(text) - 1);
 
-	if (n <= 0)
+	if (n <= 0 || gocryptfs_plain_names(t->g))
 		return;
 	text[n] = '\0';
 	if (gcfs_symlink_decrypt(t->content, text, &target) == 0)
@@ -191,7 +192,7 @@ static void try_directory(struct trial *t, int dir_fd, int depth)
 	const char *why;
 	int fd;
 
-	if (gocryptfs_read_iv(dir_fd, iv, &why) < 0)
+	if (gocryptfs_read_iv(t->g, dir_fd, iv, &why) < 0)
 		return;
 	fd = store_open_dir(dir_fd, ".");
 	if (fd < 0)
@@ -212,14 +213,14 @@ static void try_directory(struct trial *t, int dir_fd, int depth)
 /*
  * A master key that is given itself cannot be checked against the config, whose tag belongs to the
  * passphrase. Without this check files would be written that nobody else can read. An empty volume takes any
- * key.
+ * key, unless proof is asked for.
  */
-static int check_master(struct gocryptfs *g, const struct secret *master, struct error *err)
+static int check_master(struct gocryptfs *g, const struct secret *master, bool proof, struct error *err)
 {
-	struct trial t = {.entries_left = TRIAL_ENTRIES};
+	struct trial t = {.g = g, .entries_left = TRIAL_ENTRIES};
 	uint8_t iv[GCFS_IV_SIZE];
 	const char *why;
-	int r = gocryptfs_read_iv(g->root_fd, iv, &why);
+	int r = gocryptfs_read_iv(g, g->root_fd, iv, &why);
 
 	if (r < 0)
 		return error_set(err, r, EXIT_STATUS_FAILED, "the volume's root directory is damaged: %s",
@@ -231,7 +232,7 @@ static int check_master(struct gocryptfs *g, const struct secret *master, struct
 		error_errno(err, r, EXIT_STATUS_FAILED, "cannot check the master key");
 	else
 		try_directory(&t, g->root_fd, 0);
-	if (r == 0 && !t.proved && (t.refuted || t.bad_names > t.good_names))
+	if (r == 0 && !t.proved && (proof || t.refuted || t.bad_names > t.good_names))
 		r = error_set(err, -EKEYREJECTED, EXIT_STATUS_WRONG_KEY,
 			      "wrong key: it decrypts none of the volume's files");
 	gcfs_names_free(t.names);
@@ -239,29 +240,38 @@ static int check_master(struct gocryptfs *g, const struct secret *master, struct
 	return r;
 }
 
-/* -ENOKEY: neither the config nor a slot knows it. */
-static int unlock_wrapped(struct gocryptfs *g, const struct key *key, struct secret **ret_master,
-			  struct error *err)
+static int wants_fido2(struct error *err)
 {
-	autosecret struct secret *master = NULL;
-	int r = -EKEYREJECTED;
+	error_set(err, -EOPNOTSUPP, EXIT_STATUS_UNSUPPORTED,
+		  "volume uses the feature flag \"FIDO2\": its key is the hmac-secret of a token, not a "
+		  "passphrase, and must come as ?fmt=raw, hex or base64 from a program that asks the token "
+		  "(ckrfs-volumes(7), FIDO2)");
+	error_hint(err, "key = exec:/path/to/program ARGS?fmt=base64");
+	return -EOPNOTSUPP;
+}
+
+/* What the token gives opens the config. So that files are not lost with the token, the master key itself is
+ * taken too, where it is certain that it is the one. */
+static int unlock_fido2(struct gocryptfs *g, struct key *key, struct secret **ret_master, struct error *err)
+{
+	struct error unsure = ERROR_NONE;
+	int r;
 
 	if (key->passphrase)
-		r = gcfs_config_unwrap(&g->config, key->bytes, g->scrypt_memory, ret_master, err);
-	if (r != -EKEYREJECTED)
-		return r;
-	r = gocryptfs_unlock_slots(g, key, &master, err);
-	if (r == -ENOKEY && key->passphrase)
-		return -EKEYREJECTED; /* the config's words stay */
-	/* The slots may have come from another volume. */
-	if (r == 0)
-		r = check_master(g, master, err);
-	if (r == 0)
-		*ret_master = steal_ptr(&master);
+		return wants_fido2(err);
+	if (secret_size(key->bytes) < GCFS_FIDO2_SECRET_MIN || secret_size(key->bytes) > GCFS_PASSPHRASE_MAX)
+		return error_set(err, -EKEYREJECTED, EXIT_STATUS_WRONG_KEY,
+				 "wrong key: an hmac-secret has %d bytes or more, not %zu",
+				 GCFS_FIDO2_SECRET_MIN, secret_size(key->bytes));
+	r = gcfs_config_unwrap(&g->config, key->bytes, g->scrypt_memory, ret_master, err);
+	if (r == -EKEYREJECTED && secret_size(key->bytes) == GCFS_MASTER_KEY_SIZE &&
+	    check_master(g, key->bytes, true, &unsure) == 0) {
+		*ret_master = steal_ptr(&key->bytes);
+		r = 0;
+	}
 	return r;
 }
 
-/* The key is the master key itself, or it is none. */
 static int unlock_master(struct gocryptfs *g, struct key *key, struct secret **ret_master, struct error *err)
 {
 	int r;
@@ -271,22 +281,45 @@ static int unlock_master(struct gocryptfs *g, struct key *key, struct secret **r
 			err, -EKEYREJECTED, EXIT_STATUS_WRONG_KEY,
 			"wrong key: a master key has %d bytes, not %zu (a passphrase needs ?fmt=pass)",
 			GCFS_MASTER_KEY_SIZE, secret_size(key->bytes));
-	r = check_master(g, key->bytes, err);
+	r = check_master(g, key->bytes, false, err);
 	if (r == 0)
 		*ret_master = steal_ptr(&key->bytes);
 	return r;
+}
+
+static int unlock_without_slots(struct gocryptfs *g, struct key *key, struct secret **ret_master,
+				struct error *err)
+{
+	if (g->config.flags & GCFS_FIDO2)
+		return unlock_fido2(g, key, ret_master, err);
+	if (key->passphrase)
+		return gcfs_config_unwrap(&g->config, key->bytes, g->scrypt_memory, ret_master, err);
+	return unlock_master(g, key, ret_master, err);
+}
+
+/* A passphrase is most likely the config's own, as a token's secret is; of other keys the slots can tell for
+ * certain whether it is theirs. */
+static int unlock_by_any(struct gocryptfs *g, struct key *key, struct secret **ret_master, struct error *err)
+{
+	bool config_first = key->passphrase == !(g->config.flags & GCFS_FIDO2);
+	int r = config_first ? unlock_without_slots(g, key, ret_master, err) : -EKEYREJECTED, slots;
+
+	g->slot[0] = '\0';
+	if (r != -EKEYREJECTED)
+		return r;
+	slots = gocryptfs_unlock_slots(g, key, ret_master, err);
+	if (slots == -ENOKEY) /* the config's words stay */
+		return config_first ? r : unlock_without_slots(g, key, ret_master, err);
+	/* Slots that another master key came with must not be believed either. */
+	return slots == 0 ? check_master(g, *ret_master, false, err) : slots;
 }
 
 static int gocryptfs_unlock(void *state, struct key *key, struct error *err)
 {
 	struct gocryptfs *g = state;
 	autosecret struct secret *master = NULL;
-	int r;
+	int r = unlock_by_any(g, key, &master, err);
 
-	g->slot[0] = '\0';
-	r = unlock_wrapped(g, key, &master, err);
-	if (r == -ENOKEY)
-		r = unlock_master(g, key, &master, err);
 	secret_free(steal_ptr(&key->bytes));
 	if (r < 0)
 		return r;
@@ -296,6 +329,13 @@ static int gocryptfs_unlock(void *state, struct key *key, struct error *err)
 	secret_free(g->master);
 	g->master = steal_ptr(&master);
 	return 0;
+}
+
+static int gocryptfs_no_source(const void *state, struct error *err)
+{
+	const struct gocryptfs *g = state;
+
+	return g->config.flags & GCFS_FIDO2 ? wants_fido2(err) : 0;
 }
 
 static const char *gocryptfs_key_identifier(const void *state)
@@ -360,11 +400,35 @@ static int hex_passphrase(const struct secret *key, struct secret **ret)
 	return 0;
 }
 
-static int make_config(const struct key *key, unsigned log_n, uint64_t scrypt_memory,
-		       struct gcfs_config *ret_config, struct error *err)
+/* The flags that gocryptfs sets for such a volume. */
+static struct gcfs_kind choose_kind(const struct format_init_params *params)
+{
+	static const unsigned ciphers[] = {
+		[FORMAT_CIPHER_AES_GCM] = GCFS_GCMIV128,
+		[FORMAT_CIPHER_AES_SIV] = GCFS_GCMIV128 | GCFS_AESSIV,
+		[FORMAT_CIPHER_XCHACHA] = GCFS_XCHACHA,
+	};
+	static const unsigned names[] = {
+		[FORMAT_NAMES_ENCRYPTED] = GCFS_DIRIV | GCFS_EME_NAMES | GCFS_LONG_NAMES | GCFS_RAW64,
+		[FORMAT_NAMES_DETERMINISTIC] = GCFS_EME_NAMES | GCFS_LONG_NAMES | GCFS_RAW64,
+		[FORMAT_NAMES_PLAINTEXT] = GCFS_PLAINTEXT_NAMES,
+	};
+
+	return (struct gcfs_kind){
+		.flags = GCFS_HKDF | ciphers[params->cipher] | names[params->names] |
+			 (params->long_name_max ? GCFS_LONG_NAME_MAX : 0),
+		.long_name_max = params->long_name_max,
+	};
+}
+
+static int make_config(const struct format_init_params *params, struct gcfs_config *ret_config,
+		       struct error *err)
 {
 	autosecret struct secret *master = NULL, *hex = NULL;
+	const struct key *key = params->key;
 	const struct secret *passphrase = key->bytes;
+	const struct gcfs_kind kind = choose_kind(params);
+	unsigned log_n = params->log_n;
 	int r;
 
 	if (key->passphrase) {
@@ -384,18 +448,17 @@ static int make_config(const struct key *key, unsigned log_n, uint64_t scrypt_me
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot make a master key");
 	if (!log_n)
 		log_n = key->passphrase ? DEFAULT_LOG_N : RAW_KEY_LOG_N;
-	return gcfs_config_create(&GCFS_KIND_DEFAULT, passphrase, master, log_n, scrypt_memory, ret_config,
-				  err);
+	return gcfs_config_create(&kind, passphrase, master, log_n, params->scrypt_memory, ret_config, err);
 }
 
 /* The config is complete on disk under another name before it appears under its own: a volume is there whole
  * or not at all. */
-static int write_volume(int root_fd, const char *text, size_t size, struct error *err)
+static int write_volume(int root_fd, bool has_iv, const char *text, size_t size, struct error *err)
 {
 	uint8_t iv[GCFS_IV_SIZE] = {0};
 	int r = crypto_random(iv, sizeof(iv));
 
-	if (r == 0)
+	if (r == 0 && has_iv)
 		r = store_write_file(root_fd, GCFS_DIRIV_FILE, iv, sizeof(iv), 0444, true);
 	if (r == 0)
 		r = store_write_file(root_fd, GCFS_CONF_FILE ".tmp", text, size, 0400, true);
@@ -411,27 +474,26 @@ static int write_volume(int root_fd, const char *text, size_t size, struct error
 	return 0;
 }
 
-static int gocryptfs_init(int root_fd, const struct key *key, unsigned log_n, uint64_t scrypt_memory,
-			  struct error *err)
+static int gocryptfs_init(const struct format_init_params *params, struct error *err)
 {
 	autofree char *text = NULL;
 	autofd int fd = -1;
 	struct gcfs_config config = {0};
 	size_t size;
-	int r = check_empty(root_fd, err);
+	int r = check_empty(params->root_fd, err);
 
 	if (r < 0)
 		return r;
-	fd = store_open_dir(root_fd, ".");
+	fd = store_open_dir(params->root_fd, ".");
 	if (fd < 0)
 		return error_errno(err, fd, EXIT_STATUS_FAILED, "cannot open the directory");
-	r = make_config(key, log_n, scrypt_memory, &config, err);
+	r = make_config(params, &config, err);
 	if (r < 0)
 		return r;
 	r = gcfs_config_format(&config, &text, &size);
 	if (r < 0)
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot write " GCFS_CONF_FILE);
-	return write_volume(fd, text, size, err);
+	return write_volume(fd, config.flags & GCFS_DIRIV, text, size, err);
 }
 
 const struct format_ops format_gocryptfs_ops = {
@@ -442,6 +504,7 @@ const struct format_ops format_gocryptfs_ops = {
 	.unlock = gocryptfs_unlock,
 	.start = gocryptfs_start,
 	.free = gocryptfs_free,
+	.no_source = gocryptfs_no_source,
 	.init = gocryptfs_init,
 	.key_identifier = gocryptfs_key_identifier,
 	.dir_iv = gocryptfs_dir_iv,

@@ -26,13 +26,25 @@ static inline struct gocryptfs *gocryptfs_of(const struct format *f)
 	return f->state;
 }
 
+/* Has each directory an IV of its own? Else names are deterministic, or in clear. */
+static inline bool gocryptfs_has_iv(const struct gocryptfs *g)
+{
+	return g->config.flags & GCFS_DIRIV;
+}
+
+static inline bool gocryptfs_plain_names(const struct gocryptfs *g)
+{
+	return g->config.flags & GCFS_PLAINTEXT_NAMES;
+}
+
+/* The directory's IV, zeros where it has none; -EIO where it is missing or damaged, *ret_why says how. */
+int gocryptfs_read_iv(const struct gocryptfs *g, int dir_fd, uint8_t ret_iv[GCFS_IV_SIZE],
+		      const char **ret_why);
+
 /* Opens the volume with one of its key slots (format_gocryptfs_keys.c). -ENOKEY, with err untouched: go on as
  * if there were none. Leaves key's bytes. */
 int gocryptfs_unlock_slots(struct gocryptfs *g, const struct key *key, struct secret **ret_master,
 			   struct error *err);
-
-/* The directory's IV; -EIO where it is missing or damaged, *ret_why says how. */
-int gocryptfs_read_iv(int dir_fd, uint8_t ret_iv[GCFS_IV_SIZE], const char **ret_why);
 
 void gocryptfs_attr(struct format *f, int fd, struct stat *st);
 int gocryptfs_dir_iv(struct format *f, int dir_fd, uint8_t ret_iv[16]);

@@ -34,12 +34,18 @@ static bool is_long(const struct format_name *name)
 	return name->text[0] != '\0';
 }
 
-int gocryptfs_read_iv(int dir_fd, uint8_t ret_iv[GCFS_IV_SIZE], const char **ret_why)
+int gocryptfs_read_iv(const struct gocryptfs *g, int dir_fd, uint8_t ret_iv[GCFS_IV_SIZE],
+		      const char **ret_why)
 {
 	static const uint8_t zero[GCFS_IV_SIZE];
 	uint8_t iv[GCFS_IV_SIZE + 1];
-	ssize_t n = store_read_file(dir_fd, GCFS_DIRIV_FILE, iv, sizeof(iv));
+	ssize_t n;
 
+	if (!gocryptfs_has_iv(g)) {
+		memset(ret_iv, 0, GCFS_IV_SIZE);
+		return 0;
+	}
+	n = store_read_file(dir_fd, GCFS_DIRIV_FILE, iv, sizeof(iv));
 	if (n == -ENOENT)
 		*ret_why = GCFS_DIRIV_FILE " is missing";
 	else if (n < 0)
@@ -58,7 +64,7 @@ int gocryptfs_read_iv(int dir_fd, uint8_t ret_iv[GCFS_IV_SIZE], const char **ret
 int gocryptfs_dir_iv(struct format *f, int dir_fd, uint8_t ret_iv[16])
 {
 	const char *why;
-	int r = gocryptfs_read_iv(dir_fd, ret_iv, &why);
+	int r = gocryptfs_read_iv(gocryptfs_of(f), dir_fd, ret_iv, &why);
 
 	if (r < 0)
 		format_report(f, dir_fd, NULL, why);
@@ -74,6 +80,9 @@ int gocryptfs_name_encode(struct format *f, const struct format_dir *dir, const 
 
 	if (r < 0)
 		return r;
+	/* In clear, a name could be that of the volume's own file. */
+	if (gcfs_name_kind(g->names, text, dir->root) == GCFS_NAME_INTERNAL)
+		return -EPERM;
 	if (gcfs_name_is_long(g->names, text)) {
 		strcpy(ret->text, text);
 		return gcfs_name_hash(g->names, text, ret->disk);
@@ -211,10 +220,14 @@ int gocryptfs_link(struct format *f, int fd, const struct format_dir *dir, const
 int gocryptfs_symlink(struct format *f, const char *target, const struct format_dir *dir,
 		      const struct format_name *name)
 {
+	struct gocryptfs *g = gocryptfs_of(f);
 	autofree char *text = NULL;
 	bool made;
-	int r = gcfs_symlink_encrypt(gocryptfs_of(f)->content, target, &text);
+	int r;
 
+	if (gocryptfs_plain_names(g))
+		return store_symlink(target, dir->fd, name->disk);
+	r = gcfs_symlink_encrypt(g->content, target, &text);
 	if (r == 0)
 		r = name_prepare(dir, name, &made);
 	if (r < 0)
@@ -235,6 +248,7 @@ int gocryptfs_unlink(struct format *f, const struct format_dir *dir, const struc
 
 static int read_target(struct format *f, int fd, char **ret_target)
 {
+	struct gocryptfs *g = gocryptfs_of(f);
 	char text[4097];
 	ssize_t n = store_readlink(fd, text, sizeof(text) - 1);
 	int r;
@@ -242,7 +256,11 @@ static int read_target(struct format *f, int fd, char **ret_target)
 	if (n < 0)
 		return (int)n;
 	text[n] = '\0';
-	r = gcfs_symlink_decrypt(gocryptfs_of(f)->content, text, ret_target);
+	if (gocryptfs_plain_names(g)) {
+		*ret_target = strdup(text);
+		return *ret_target ? 0 : -ENOMEM;
+	}
+	r = gcfs_symlink_decrypt(g->content, text, ret_target);
 	return r == -EBADMSG ? -EIO : r;
 }
 
@@ -365,6 +383,8 @@ int gocryptfs_mkdir(struct format *f, const struct format_dir *dir, const struct
 
 	if (r < 0)
 		return r;
+	if (!gocryptfs_has_iv(gocryptfs_of(f)))
+		return name_finish(dir, name, made, store_mkdir(dir->fd, name->disk, mode));
 	return name_finish(dir, name, made, make_dir(dir, name->disk, mode));
 }
 
@@ -429,7 +449,7 @@ int gocryptfs_rmdir(struct format *f, const struct format_dir *dir, const struct
 {
 	autofd int fd = -1;
 	char parked[NAME_MAX + 1];
-	int r = iv_park(dir, name->disk, &fd, parked);
+	int r = gocryptfs_has_iv(gocryptfs_of(f)) ? iv_park(dir, name->disk, &fd, parked) : 0;
 
 	if (r < 0)
 		return r;
@@ -486,7 +506,11 @@ int gocryptfs_rename(struct format *f, const struct format_dir *dir, const struc
 	r = name_prepare(new_dir, new_name, &made);
 	if (r < 0)
 		return r;
-	r = name_finish(new_dir, new_name, made, rename_objects(dir, name, new_dir, new_name, flags));
+	if (gocryptfs_has_iv(gocryptfs_of(f)))
+		r = rename_objects(dir, name, new_dir, new_name, flags);
+	else
+		r = store_rename(dir->fd, name->disk, new_dir->fd, new_name->disk, flags);
+	r = name_finish(new_dir, new_name, made, r);
 	if (r < 0)
 		return r;
 	/* Two links of one inode: rename(2) did nothing, and the old name is still in use. So it is with a

@@ -19,8 +19,8 @@ struct format_ops {
 	int (*unlock)(void *state, struct key *key, struct error *err);
 	int (*start)(struct format *f, struct error *err);
 	void (*free)(void *state);
-	int (*init)(int root_fd, const struct key *key, unsigned log_n, uint64_t scrypt_memory,
-		    struct error *err);
+	int (*no_source)(const void *state, struct error *err);
+	int (*init)(const struct format_init_params *params, struct error *err);
 	const char *(*key_identifier)(const void *state);
 
 	/* data path; NULL: the call on the lower as it is, names as they are */

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The order of the checks: JSON, each member by itself, the rules between members, and only then what this
- * version can do; so a damaged volume is never called unsupported. Tables hold flags and rules: support for
- * another kind of volume removes a line from unsupported[].
+ * The order of the checks: JSON, each member by itself, the rules between members. Tables hold flags and
+ * rules.
  */
 #include "gcfs_config.h"
 
@@ -61,21 +60,6 @@ static const struct {
 	{GCFS_PLAINTEXT_NAMES | GCFS_LONG_NAMES, 0, "PlaintextNames and LongNames exclude each other"},
 	{GCFS_PLAINTEXT_NAMES | GCFS_RAW64, 0, "PlaintextNames and Raw64 exclude each other"},
 	{GCFS_PLAINTEXT_NAMES | GCFS_LONG_NAME_MAX, 0, "PlaintextNames and LongNameMax exclude each other"},
-};
-
-/* What is legal but not done here: a flag that is set, or one that is not. */
-static const struct {
-	unsigned set, unset;
-	const char *what;
-} unsupported[] = {
-	{GCFS_AESSIV, 0, "volume uses the feature flag \"AESSIV\""},
-	{GCFS_XCHACHA, 0, "volume uses the feature flag \"XChaCha20Poly1305\""},
-	{GCFS_PLAINTEXT_NAMES, 0, "volume uses the feature flag \"PlaintextNames\""},
-	{GCFS_LONG_NAME_MAX, 0, "volume uses the feature flag \"LongNameMax\""},
-	{GCFS_FIDO2, 0, "volume uses the feature flag \"FIDO2\""},
-	{0, GCFS_HKDF, "volume lacks the feature flag \"HKDF\" (made by gocryptfs before 1.3)"},
-	{0, GCFS_DIRIV, "volume lacks the feature flag \"DirIV\" (deterministic names)"},
-	{0, GCFS_RAW64, "volume lacks the feature flag \"Raw64\" (made by gocryptfs before 1.3)"},
 };
 
 /*
@@ -321,21 +305,55 @@ static int check_legal(const struct gcfs_config *cfg, struct error *err)
 	return 0;
 }
 
-static int check_supported(const struct gcfs_config *cfg, struct error *err)
+/* The list is kept as it is written, so that it can be written again. */
+static int read_assert_options(struct json_object *object, struct gcfs_fido2 *fido2, struct error *err)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(unsupported); i++)
-		if (unsupported[i].set ? cfg->flags & unsupported[i].set
-				       : !(cfg->flags & unsupported[i].unset))
-			return error_set(err, -EOPNOTSUPP, EXIT_STATUS_UNSUPPORTED,
-					 unsupported[i].set ? "%s, which this version does not support"
-							    : "%s, which this version needs",
-					 unsupported[i].what);
+	struct json_object *list = member(object, "AssertOptions");
+	const char *text;
+
+	if (!list)
+		return 0;
+	if (!json_object_is_type(list, json_type_array))
+		return refuse(err, "FIDO2.AssertOptions is not a list");
+	for (size_t i = 0; i < json_object_array_length(list); i++)
+		if (!json_object_is_type(json_object_array_get_idx(list, i), json_type_string))
+			return refuse(err, "FIDO2.AssertOptions holds something that is not a string");
+	text = json_object_to_json_string_ext(list, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
+	if (!text)
+		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "gocryptfs.conf");
+	if (strlen(text) >= sizeof(fido2->assert_options))
+		return refuse(err, "FIDO2.AssertOptions is longer than %zu bytes",
+			      sizeof(fido2->assert_options) - 1);
+	strcpy(fido2->assert_options, text);
 	return 0;
+}
+
+static int read_fido2(struct json_object *top, struct gcfs_config *cfg, struct error *err)
+{
+	static const char where[] = "FIDO2.";
+	struct json_object *object = member(top, "FIDO2");
+	struct gcfs_fido2 *fido2 = &cfg->fido2;
+	int r;
+
+	if (!object && cfg->flags & GCFS_FIDO2)
+		return refuse(err, "has the feature flag \"FIDO2\", but no FIDO2");
+	if (!object)
+		return 0;
+	if (!json_object_is_type(object, json_type_object))
+		return refuse(err, "FIDO2 is not an object");
+	r = read_bytes(object, where, "CredentialID", fido2->credential_id, sizeof(fido2->credential_id),
+		       &fido2->credential_id_size, err);
+	if (r == 0)
+		r = read_bytes(object, where, "HMACSalt", fido2->hmac_salt, sizeof(fido2->hmac_salt),
+			       &fido2->hmac_salt_size, err);
+	if (r == 0)
+		r = read_assert_options(object, fido2, err);
+	fido2->present = r == 0;
+	return r;
 }
 
 static int read_members(struct json_object *top, struct gcfs_config *cfg, struct error *err)
 {
-	struct json_object *fido2 = member(top, "FIDO2");
 	uint64_t version;
 	int r = read_number(top, "", "Version", INT64_MAX, &version, err);
 
@@ -343,8 +361,6 @@ static int read_members(struct json_object *top, struct gcfs_config *cfg, struct
 		return r;
 	if (version != 2)
 		return refuse(err, "Version is %" PRIu64 ", not 2", version);
-	if (fido2 && !json_object_is_type(fido2, json_type_object))
-		return refuse(err, "FIDO2 is not an object");
 	r = read_creator(top, cfg, err);
 	if (r == 0)
 		r = read_scrypt(top, cfg, err);
@@ -352,6 +368,8 @@ static int read_members(struct json_object *top, struct gcfs_config *cfg, struct
 		r = read_flags(top, cfg, err);
 	if (r == 0)
 		r = read_long_name_max(top, cfg, err);
+	if (r == 0)
+		r = read_fido2(top, cfg, err);
 	if (r == 0)
 		r = read_bytes(top, "", "EncryptedKey", cfg->encrypted_key, sizeof(cfg->encrypted_key),
 			       &cfg->encrypted_key_size, err);
@@ -370,8 +388,6 @@ int gcfs_config_parse(const char *buf, size_t size, struct gcfs_config *ret, str
 	json_object_put(top);
 	if (r == 0)
 		r = check_legal(&cfg, err);
-	if (r == 0)
-		r = check_supported(&cfg, err);
 	if (r < 0)
 		return r;
 	*ret = cfg;
@@ -449,7 +465,8 @@ int gcfs_config_unwrap(const struct gcfs_config *cfg, const struct secret *passp
 		r = wrap_run(aead, wrap_iv_size(cfg), false, copy.encrypted_key, master);
 	aead_free(aead);
 	if (r == -EBADMSG)
-		return error_set(err, -EKEYREJECTED, EXIT_STATUS_WRONG_KEY, "wrong passphrase");
+		return error_set(err, -EKEYREJECTED, EXIT_STATUS_WRONG_KEY, "wrong %s",
+				 cfg->flags & GCFS_FIDO2 ? "hmac-secret" : "passphrase");
 	if (r < 0)
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot decrypt the master key");
 	*ret_master = steal_ptr(&master);
@@ -530,6 +547,8 @@ int gcfs_config_create(const struct gcfs_kind *kind, const struct secret *passph
 		return error_set(err, -EINVAL, EXIT_STATUS_FAILED, "a new volume needs a scrypt cost");
 	r = gcfs_config_rewrap(&cfg, passphrase, master, log_n, max_memory, err);
 	if (r == 0)
+		r = check_legal(&cfg, err);
+	if (r == 0)
 		*ret = cfg;
 	return r;
 }
@@ -557,9 +576,25 @@ static void flag_list(unsigned flags, char *buf, size_t size)
 						 flag_names[i].name);
 }
 
+/* Between FeatureFlags and LongNameMax. */
+static void fido2_text(const struct gcfs_fido2 *fido2, char *buf, size_t size)
+{
+	char id[1400], salt[100];
+
+	buf[0] = '\0';
+	if (!fido2->present)
+		return;
+	base64_encode(BASE64_STD, fido2->credential_id, fido2->credential_id_size, id);
+	base64_encode(BASE64_STD, fido2->hmac_salt, fido2->hmac_salt_size, salt);
+	snprintf(buf, size,
+		 ",\n\t\"FIDO2\": {\n\t\t\"CredentialID\": \"%s\",\n\t\t\"HMACSalt\": \"%s\"%s%s\n\t}", id,
+		 salt, fido2->assert_options[0] ? ",\n\t\t\"AssertOptions\": " : "", fido2->assert_options);
+}
+
 int gcfs_config_format(const struct gcfs_config *cfg, char **ret_text, size_t *ret_size)
 {
-	char creator[2 * sizeof(cfg->creator)], key[100], salt[350], flags[300], long_name_max[40] = "";
+	char creator[2 * sizeof(cfg->creator)], key[100], salt[350], flags[300], long_name_max[40] = "",
+										 fido2[2100];
 	char *text;
 	int n;
 
@@ -567,6 +602,7 @@ int gcfs_config_format(const struct gcfs_config *cfg, char **ret_text, size_t *r
 	base64_encode(BASE64_STD, cfg->encrypted_key, cfg->encrypted_key_size, key);
 	base64_encode(BASE64_STD, cfg->salt, cfg->salt_size, salt);
 	flag_list(cfg->flags, flags, sizeof(flags));
+	fido2_text(&cfg->fido2, fido2, sizeof(fido2));
 	if (cfg->long_name_max)
 		snprintf(long_name_max, sizeof(long_name_max), ",\n\t\"LongNameMax\": %u",
 			 cfg->long_name_max);
@@ -574,8 +610,8 @@ int gcfs_config_format(const struct gcfs_config *cfg, char **ret_text, size_t *r
 		     "{\n\t\"Creator\": \"%s\",\n\t\"EncryptedKey\": \"%s\",\n\t\"ScryptObject\": {\n"
 		     "\t\t\"Salt\": \"%s\",\n\t\t\"N\": %" PRIu64 ",\n\t\t\"R\": %" PRIu32
 		     ",\n\t\t\"P\": %" PRIu32 ",\n\t\t\"KeyLen\": %d\n\t},\n"
-		     "\t\"Version\": 2,\n\t\"FeatureFlags\": [%s\n\t]%s\n}\n",
-		     creator, key, salt, cfg->scrypt_n, cfg->scrypt_r, cfg->scrypt_p, KEK_SIZE, flags,
+		     "\t\"Version\": 2,\n\t\"FeatureFlags\": [%s\n\t]%s%s\n}\n",
+		     creator, key, salt, cfg->scrypt_n, cfg->scrypt_r, cfg->scrypt_p, KEK_SIZE, flags, fido2,
 		     long_name_max);
 	if (n < 0)
 		return -ENOMEM;

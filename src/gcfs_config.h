@@ -9,10 +9,16 @@
 
 #include "error.h"
 #include "secret.h"
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum { GCFS_MASTER_KEY_SIZE = 32, GCFS_CONFIG_MAX = 1 << 20, GCFS_PASSPHRASE_MAX = 2048 };
+enum {
+	GCFS_MASTER_KEY_SIZE = 32,
+	GCFS_CONFIG_MAX = 1 << 20,
+	GCFS_PASSPHRASE_MAX = 2048,
+	GCFS_FIDO2_SECRET_MIN = 32,
+};
 
 enum gcfs_flag {
 	GCFS_HKDF = 1 << 0,
@@ -28,6 +34,16 @@ enum gcfs_flag {
 	GCFS_FIDO2 = 1 << 10,
 };
 
+/* What a FIDO2 token is asked with. Nothing here is computed with it: it is kept for who asks the token. */
+struct gcfs_fido2 {
+	bool present;
+	uint8_t credential_id[1024];
+	size_t credential_id_size;
+	uint8_t hmac_salt[64];
+	size_t hmac_salt_size;
+	char assert_options[512]; /* JSON list of strings; empty: there is none */
+};
+
 struct gcfs_config {
 	char creator[64];       /* printable, for status only */
 	unsigned flags;         /* enum gcfs_flag */
@@ -38,24 +54,25 @@ struct gcfs_config {
 	size_t salt_size;
 	uint64_t scrypt_n;
 	uint32_t scrypt_r, scrypt_p;
+	struct gcfs_fido2 fido2;
 };
 
 /*
- * Parses and checks a config. Status EXIT_STATUS_FAILED for what is damaged or refused by gocryptfs itself,
- * saying which member and why; EXIT_STATUS_UNSUPPORTED, naming the flag, for kinds of volume that gocryptfs
- * mounts and ckrfs does not yet. JSON depth and size are bounded. buf needs no NUL.
+ * Parses and checks a config. Status EXIT_STATUS_FAILED for what is damaged or what gocryptfs itself refuses,
+ * saying which member or which flags, and why. JSON depth and size are bounded. buf needs no NUL.
  */
 int gcfs_config_parse(const char *buf, size_t size, struct gcfs_config *ret, struct error *err);
 
 /*
- * Passphrase -> master key. EXIT_STATUS_WRONG_KEY (-EKEYREJECTED) when it does not open the volume; -ENOMEM
- * with EXIT_STATUS_UNSUPPORTED when scrypt would take more than max_memory bytes, naming the number and the
- * option.
+ * Passphrase -> master key. With GCFS_FIDO2 the passphrase is the hmac-secret that the token gives, at least
+ * GCFS_FIDO2_SECRET_MIN bytes. EXIT_STATUS_WRONG_KEY (-EKEYREJECTED) when it does not open the volume;
+ * -ENOMEM with EXIT_STATUS_UNSUPPORTED when scrypt would take more than max_memory bytes, naming the number
+ * and the option.
  */
 int gcfs_config_unwrap(const struct gcfs_config *cfg, const struct secret *passphrase, uint64_t max_memory,
 		       struct secret **ret_master, struct error *err);
 
-/* What kind of volume: as in struct gcfs_config. */
+/* What kind of volume: as in struct gcfs_config; a legal one, without GCFS_FIDO2. */
 struct gcfs_kind {
 	unsigned flags;
 	unsigned long_name_max;

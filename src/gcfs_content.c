@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A block is IV, ciphertext, tag; its number and the file's ID are authenticated with it, so that blocks
- * cannot change places. What the format does not authenticate is the length of a file and that a hole is one.
+ * A block is IV, ciphertext, tag (with SIV: IV, tag, ciphertext); its number and the file's ID are
+ * authenticated with it, so that blocks cannot change places. What the format does not authenticate is the
+ * length of a file and that a hole is one.
  */
 #include "gcfs_content.h"
 
@@ -16,15 +17,29 @@
 #include "util.h"
 
 enum {
-	IV_SIZE = 16, /* GCMIV128; the only cipher so far */
+	IV_MAX = 24,
 	VERSION = 2,
 	RANDOM_RUN = 256,        /* blocks whose IVs are drawn with one call */
 	SYMLINK_TEXT_MAX = 4095, /* what symlink(2) takes */
 };
 
+/* The content ciphers. hkdf_info: for what the key is derived from the master key. */
+struct cipher {
+	enum aead_kind kind;
+	const char *hkdf_info;
+	size_t iv_size;
+	bool tag_first; /* in a block */
+};
+
+static const struct cipher aes_gcm = {AEAD_AES_256_GCM, "AES-GCM file content encryption", 16, false};
+static const struct cipher aes_siv = {AEAD_AES_256_SIV, "AES-SIV file content encryption", 16, true};
+static const struct cipher xchacha = {AEAD_XCHACHA20_POLY1305, "XChaCha20-Poly1305 file content encryption",
+				      24, false};
+
 struct gcfs_content {
 	struct aead *aead;
 	size_t iv_size;
+	bool tag_first;
 	enum base64_kind base64;
 };
 
@@ -51,27 +66,50 @@ static void aad_set_block(struct block_aad *aad, uint64_t block)
 	memcpy(aad->bytes, &be, sizeof(be));
 }
 
+static const struct cipher *choose_cipher(unsigned flags)
+{
+	switch (flags & (GCFS_AESSIV | GCFS_XCHACHA | GCFS_GCMIV128)) {
+	case GCFS_GCMIV128:
+		return &aes_gcm;
+	case GCFS_AESSIV | GCFS_GCMIV128:
+		return &aes_siv;
+	case GCFS_XCHACHA:
+		return flags & GCFS_HKDF ? &xchacha : NULL;
+	default:
+		return NULL;
+	}
+}
+
+/* Volumes before gocryptfs 1.3 have no HKDF: the master key serves as it is, hashed where it is too short. */
+static int content_key(const struct secret *master, unsigned flags, const struct cipher *cipher,
+		       struct secret **ret)
+{
+	if (flags & GCFS_HKDF)
+		return hkdf_sha256(master, cipher->hkdf_info, aead_key_size(cipher->kind), ret);
+	if (cipher->kind == AEAD_AES_256_SIV)
+		return sha512_secret(master, ret);
+	return secret_new_from(secret_data(master), secret_size(master), ret);
+}
+
 int gcfs_content_new(const struct secret *master, unsigned flags, struct gcfs_content **ret)
 {
-	autosecret struct secret *derived = NULL;
-	const struct secret *key = master;
+	const struct cipher *cipher = choose_cipher(flags);
+	autosecret struct secret *key = NULL;
 	struct gcfs_content *c;
 	int r;
 
-	if (flags & (GCFS_AESSIV | GCFS_XCHACHA) || !(flags & GCFS_GCMIV128))
-		return -ENOTSUP;
-	if (flags & GCFS_HKDF) {
-		r = hkdf_sha256(master, "AES-GCM file content encryption", 32, &derived);
-		if (r < 0)
-			return r;
-		key = derived;
-	}
+	if (!cipher)
+		return -EINVAL;
+	r = content_key(master, flags, cipher, &key);
+	if (r < 0)
+		return r;
 	c = calloc(1, sizeof(*c));
 	if (!c)
 		return -ENOMEM;
-	c->iv_size = IV_SIZE;
+	c->iv_size = cipher->iv_size;
+	c->tag_first = cipher->tag_first;
 	c->base64 = flags & GCFS_RAW64 ? BASE64_URL_RAW : BASE64_URL_PADDED;
-	r = aead_new(AEAD_AES_256_GCM, key, c->iv_size, &c->aead);
+	r = aead_new(cipher->kind, key, c->iv_size, &c->aead);
 	if (r < 0) {
 		free(c);
 		return r;
@@ -156,30 +194,40 @@ int gcfs_header_parse(const uint8_t header[GCFS_HEADER], uint8_t ret_id[GCFS_FIL
 	return 0;
 }
 
-/* One block: IV, ciphertext, tag. out holds size + overhead. */
+/* Where in a block the text begins, and where the tag. */
+static size_t text_offset(const struct gcfs_content *c)
+{
+	return c->iv_size + (c->tag_first ? AEAD_TAG_SIZE : 0);
+}
+
+static size_t tag_offset(const struct gcfs_content *c, size_t text_size)
+{
+	return c->iv_size + (c->tag_first ? 0 : text_size);
+}
+
+/* One block. out holds size + overhead. */
 static int block_seal(const struct gcfs_content *c, struct aead_ctx *ctx, const struct block_aad *aad,
 		      const uint8_t *iv, const uint8_t *plain, size_t size, uint8_t *out)
 {
-	uint8_t *text = out + c->iv_size;
-
 	memcpy(out, iv, c->iv_size);
-	return aead_seal(ctx, iv, aad->bytes, aad->size, plain, size, text, text + size);
+	return aead_seal(ctx, iv, aad->bytes, aad->size, plain, size, out + text_offset(c),
+			 out + tag_offset(c, size));
 }
 
 /* size is more than the overhead. */
 static int block_open(const struct gcfs_content *c, struct aead_ctx *ctx, const struct block_aad *aad,
 		      const uint8_t *block, size_t size, uint8_t *out)
 {
-	const uint8_t *text = block + c->iv_size;
 	size_t text_size = size - gcfs_overhead(c);
 
-	return aead_open(ctx, block, aad->bytes, aad->size, text, text_size, text + text_size, out);
+	return aead_open(ctx, block, aad->bytes, aad->size, block + text_offset(c), text_size,
+			 block + tag_offset(c, text_size), out);
 }
 
 int gcfs_encrypt_blocks(struct gcfs_content *c, const uint8_t id[GCFS_FILE_ID], uint64_t first,
 			const uint8_t *plain, size_t size, uint8_t *ret_cipher, size_t *ret_size)
 {
-	uint8_t ivs[RANDOM_RUN * IV_SIZE], *out = ret_cipher;
+	uint8_t ivs[RANDOM_RUN * IV_MAX], *out = ret_cipher;
 	size_t left = size, blocks = size / GCFS_BLOCK + (size % GCFS_BLOCK != 0);
 	struct aead_ctx *ctx = aead_get(c->aead);
 	struct block_aad aad;
@@ -264,7 +312,7 @@ int gcfs_decrypt_blocks(struct gcfs_content *c, const uint8_t id[GCFS_FILE_ID], 
 int gcfs_value_encrypt(struct gcfs_content *c, const void *plain, size_t size, uint8_t **ret_cipher,
 		       size_t *ret_size)
 {
-	uint8_t iv[IV_SIZE];
+	uint8_t iv[IV_MAX];
 	autofree uint8_t *out = malloc(size + gcfs_overhead(c));
 	struct aead_ctx *ctx;
 	struct block_aad aad;

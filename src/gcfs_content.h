@@ -22,11 +22,11 @@ enum {
 
 struct gcfs_content;
 
-/* Derives the content key. -ENOTSUP for a cipher this build does not do. */
+/* Derives the content key of the cipher that flags say (legal ones, gcfs_config.h); -EINVAL for others. */
 int gcfs_content_new(const struct secret *master, unsigned flags, struct gcfs_content **ret);
 void gcfs_content_free(struct gcfs_content *c);
 
-/* IV + tag bytes of a block: 32 for GCM. */
+/* IV + tag bytes of a block: 32 for GCM and SIV, 40 for XChaCha. */
 size_t gcfs_overhead(const struct gcfs_content *c);
 
 /* Sizes of whole files, as the format defines them, damaged tails included. Never overflow: cipher size of a
@@ -67,7 +67,8 @@ int gcfs_value_encrypt(struct gcfs_content *c, const void *plain, size_t size, u
 int gcfs_value_decrypt(struct gcfs_content *c, const void *cipher, size_t size, uint8_t **ret_plain,
 		       size_t *ret_size);
 
-/* Symlink targets: a value as base64url text. Target of 1..3039 bytes, else -ENAMETOOLONG. */
+/* Symlink targets: a value as base64url text. Target of at least 1 byte; -ENAMETOOLONG when the text is over
+ * 4095: 3039 bytes with GCM or SIV and Raw64. */
 int gcfs_symlink_encrypt(struct gcfs_content *c, const char *target, char **ret_text);
 int gcfs_symlink_decrypt(struct gcfs_content *c, const char *text, char **ret_target);
 

@@ -224,14 +224,24 @@ int gcfs_name_encrypt(struct gcfs_names *n, const uint8_t iv[GCFS_IV_SIZE], cons
 		return -ENAMETOOLONG;
 	if (!name_is_component(name))
 		return -EINVAL;
+	if (n->flags & GCFS_PLAINTEXT_NAMES) {
+		strcpy(ret_text, name);
+		return 0;
+	}
 	return text_encrypt(n, iv, name, size, ret_text);
 }
 
 int gcfs_name_decrypt(struct gcfs_names *n, const uint8_t iv[GCFS_IV_SIZE], const char *text, char *ret_name)
 {
 	char name[NAME_MAX + 1];
-	int r = text_decrypt(n, iv, text, name);
+	int r = 0;
 
+	if (!(n->flags & GCFS_PLAINTEXT_NAMES))
+		r = text_decrypt(n, iv, text, name);
+	else if (strlen(text) <= NAME_MAX)
+		strcpy(name, text);
+	else
+		r = -EBADMSG;
 	if (r < 0)
 		return r;
 	if (!name_is_component(name))
@@ -242,7 +252,7 @@ int gcfs_name_decrypt(struct gcfs_names *n, const uint8_t iv[GCFS_IV_SIZE], cons
 
 bool gcfs_name_is_long(const struct gcfs_names *n, const char *text)
 {
-	return strlen(text) > n->long_name_max;
+	return !(n->flags & GCFS_PLAINTEXT_NAMES) && strlen(text) > n->long_name_max;
 }
 
 int gcfs_name_hash(struct gcfs_names *n, const char *text, char *ret_disk)
@@ -279,7 +289,7 @@ static bool is_diriv(const char *disk)
 
 enum gcfs_name_kind gcfs_name_kind(const struct gcfs_names *n, const char *disk, bool in_root)
 {
-	if (has_prefix(disk, GCFS_LONG_PREFIX))
+	if (!(n->flags & GCFS_PLAINTEXT_NAMES) && has_prefix(disk, GCFS_LONG_PREFIX))
 		return has_suffix(disk, GCFS_LONG_SUFFIX) ? GCFS_NAME_LONG_TEXT : GCFS_NAME_LONG;
 	if (in_root && strcmp(disk, GCFS_CONF_FILE) == 0)
 		return GCFS_NAME_INTERNAL;

@@ -2,6 +2,10 @@
 /*
  * Names of the gocryptfs format: EME (Halevi-Rogaway), base64url, long names, names of extended attributes.
  * Strings in, strings out; no file access. Data path: any thread, negative errno only.
+ *
+ * Three kinds, by flags: with DirIV each directory has its own IV; without it (deterministic names) the IV is
+ * GCFS_IV_SIZE zeros everywhere; with PlaintextNames texts are the names, and only those of extended
+ * attributes are encrypted.
  */
 #ifndef CKRFS_GCFS_NAMES_H
 #define CKRFS_GCFS_NAMES_H

@@ -193,7 +193,11 @@ static int check_version(struct json_object *o, struct error *err)
 	return 0;
 }
 
-static const char *const commands[] = {[MESSAGE_STATUS] = "status", [MESSAGE_UMOUNT] = "umount"};
+static const char *const commands[] = {
+	[MESSAGE_STATUS] = "status",
+	[MESSAGE_UMOUNT] = "umount",
+	[MESSAGE_CHECK] = "check",
+};
 
 static int parse_command(struct json_object *o, enum message_command *ret, struct error *err)
 {

@@ -66,6 +66,14 @@ int mount_get_key(struct mount *m, struct error *err);
 /* After that: one key more, from a source that is not the volume's. The bytes are the caller's. */
 int mount_get_other_key(struct mount *m, const char *spec, struct key *ret_key, struct error *err);
 
+/*
+ * Opens m->lower and m->format with its key, ready for use in this process, without mounting: for checking a
+ * volume. change: nobody else may have it open; otherwise only those are in the way that are not shared.
+ * *ret_live: others may be changing it. stage as for mount_start(). 11 with what helps when it is mounted.
+ */
+int mount_open_volume(struct mount *m, bool change, void (*stage)(void *ctx, const char *what), void *ctx,
+		      bool *ret_live, struct error *err);
+
 /* No request is answered any more: those that wait fail with ENOTCONN. The server is killed if it still
  * lives; the mount itself stays. */
 void mount_cut(struct mount *m);

@@ -17,6 +17,7 @@
 #include "cpu_latency.h"
 #include "log.h"
 #include "sandbox.h"
+#include "server_check.h"
 #include "store.h"
 #include "util.h"
 
@@ -68,6 +69,33 @@ static void send_line(void *ctx, enum log_level level, const char *line)
 	msg.log.level = (int)level;
 	snprintf(msg.log.line, sizeof(msg.log.line), "%s", line);
 	send_message(s->channel, &msg, MSG_DONTWAIT);
+}
+
+int server_ask_check(int channel, int fd)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control = {.room = {0}};
+	struct iovec iov = {&(char){0}, 1};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control.room,
+			     .msg_controllen = sizeof(control.room)};
+
+	control.head.cmsg_level = SOL_SOCKET;
+	control.head.cmsg_type = SCM_RIGHTS;
+	control.head.cmsg_len = CMSG_LEN(sizeof(fd));
+	memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
+	return sendmsg(channel, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
+static void send_checked(void *ctx)
+{
+	const struct server *s = ctx;
+	struct server_message msg = {.type = SERVER_CHECKED};
+
+	send_message(s->channel, &msg, 0);
 }
 
 static void send_ready(void *ctx)
@@ -268,6 +296,14 @@ static int serve(struct server *s, struct error *err)
 		.ready = send_ready,
 		.ready_ctx = s,
 	};
+	struct server_check_params check_params = {
+		.format = m->format,
+		.root_fd = lower_root(m->lower),
+		.channel = s->channel,
+		.ended = send_checked,
+		.ctx = s,
+	};
+	struct server_check *check = NULL;
 	struct fs *fs;
 	int r = format_start(m->format, damage_found, s, err);
 
@@ -275,7 +311,13 @@ static int serve(struct server *s, struct error *err)
 		r = fs_new(&params, &fs, err);
 	if (r < 0)
 		return r;
+	r = server_check_start(&check_params, &check, err);
+	if (r < 0) {
+		fs_free(fs);
+		return r;
+	}
 	r = fs_serve(fs);
+	server_check_stop(check);
 	fs_free(fs);
 	if (r == -EOPNOTSUPP && cfg->passthrough == CONFIG_YES)
 		return no_passthrough(m, err);

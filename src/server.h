@@ -9,7 +9,7 @@
 
 #include "mount.h"
 
-enum server_message_type { SERVER_READY, SERVER_FAILED, SERVER_LOG };
+enum server_message_type { SERVER_READY, SERVER_FAILED, SERVER_LOG, SERVER_CHECKED };
 
 /* What the server tells its keeper: one packet each. */
 struct server_message {
@@ -29,6 +29,9 @@ int server_fork(struct mount *m, struct error *err);
 
 /* What has become of kernel passthrough, in words for people. */
 const char *server_passthrough(const struct fs_stats *stats);
+/* Asks it for a check that tells its findings through the pipe fd (borrowed); SERVER_CHECKED says that it has
+ * ended. server_check.h has the other side. */
+int server_ask_check(int channel, int fd);
 
 /* Takes one message: its size, 0 when the server is gone, -EAGAIN when wait is false and there is none,
  * -EBADMSG. */

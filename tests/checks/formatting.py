@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent.parent
-PLACES = ["src", "bench", "tests"]
+PLACES = ["src", "bench", "tests", "tools"]
 
 
 def sources():

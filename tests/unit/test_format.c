@@ -21,6 +21,7 @@ static struct format_dir root;
 static uint8_t root_iv[16];
 static uint8_t plain_room[FORMAT_IO_ROOM], disk_room[FORMAT_IO_ROOM];
 static struct format_io io = {plain_room, disk_room};
+static struct format_init_params kind_of_volume; /* that init_format() makes */
 static unsigned damages;
 static char last_damage[256];
 
@@ -56,6 +57,22 @@ static int open_format(int kind)
 	return format_dir_iv(format, dir.fd, root_iv);
 }
 
+static int init_format(const struct key *key, struct error *err)
+{
+	const struct format_init_params params = {
+		.kind = CONFIG_FORMAT_GOCRYPTFS,
+		.root_fd = dir.fd,
+		.key = key,
+		.log_n = 10,
+		.scrypt_memory = 1 << 28,
+		.cipher = kind_of_volume.cipher,
+		.names = kind_of_volume.names,
+		.long_name_max = kind_of_volume.long_name_max,
+	};
+
+	return format_init(&params, err);
+}
+
 static int setup(void **state)
 {
 	struct error err = ERROR_NONE;
@@ -64,10 +81,26 @@ static int setup(void **state)
 
 	if (scratch_make(&dir) < 0 || store_init_proc() < 0)
 		return -1;
-	r = format_init(CONFIG_FORMAT_GOCRYPTFS, dir.fd, &key, 10, 1 << 28, &err);
+	r = init_format(&key, &err);
 	secret_free(key.bytes);
 	damages = 0;
 	return r < 0 ? -1 : open_format(CONFIG_FORMAT_GOCRYPTFS);
+}
+
+/* SIV, and names in clear. */
+static int setup_plain_names(void **state)
+{
+	kind_of_volume =
+		(struct format_init_params){.cipher = FORMAT_CIPHER_AES_SIV, .names = FORMAT_NAMES_PLAINTEXT};
+	return setup(state);
+}
+
+/* XChaCha, and names encrypted without an IV, by hash from 62 on. */
+static int setup_deterministic(void **state)
+{
+	kind_of_volume = (struct format_init_params){
+		.cipher = FORMAT_CIPHER_XCHACHA, .names = FORMAT_NAMES_DETERMINISTIC, .long_name_max = 62};
+	return setup(state);
 }
 
 static int setup_plain(void **state)
@@ -79,6 +112,7 @@ static int teardown(void **state)
 {
 	format_free(format);
 	format = NULL;
+	kind_of_volume = (struct format_init_params){.kind = 0};
 	scratch_remove(&dir);
 	return 0;
 }
@@ -448,12 +482,117 @@ static void wrong_master_key_is_refused(void **state)
 	format_free(other);
 }
 
+/* Of one whose names say nothing, what is in the files proves the key; nothing at all refutes none. */
+static void master_key_is_proved_without_names(void **state)
+{
+	struct format_params params = {
+		.kind = CONFIG_FORMAT_GOCRYPTFS, .root_fd = dir.fd, .scrypt_memory = 1 << 28};
+	struct format_name link = encode("a-link");
+
+	assert_int_equal(format_symlink(format, "/somewhere", &root, &link), 0);
+	format_file_free(create("empty"));
+	for (int filled = 0; filled < 2; filled++) {
+		for (int seed = 7; seed < 9; seed++) {
+			struct error err = ERROR_NONE;
+			struct format *other;
+			struct key key = raw_key(seed);
+
+			assert_int_equal(format_open(&params, &other, &err), 0);
+			assert_int_equal(format_unlock(other, &key, &err),
+					 filled && seed == 8 ? -EKEYREJECTED : 0);
+			secret_free(key.bytes);
+			format_free(other);
+		}
+		if (!filled) {
+			struct format_file *file = create("full");
+
+			assert_int_equal(format_write(format, file, &io, "x", 1, 0), 1);
+			format_file_free(file);
+		}
+	}
+}
+
+/* Names and targets are on disk as they are given; the config is out of reach, and only in the root. */
+static void plain_names_are_plain(void **state)
+{
+	static const char *const ordinary[] = {"gocryptfs.diriv", "gocryptfs.longname.x",
+					       "gocryptfs.longname.x.name", "gocryptfs.diriv.rmdir.1"};
+	struct format_name name = encode("sub");
+	struct format_dir below = root;
+	char target[4096], shown[256];
+	int fd;
+
+	assert_int_equal(format_name_encode(format, &root, "gocryptfs.conf", &name), -EPERM);
+	assert_int_equal(format_name_decode(format, &root, "gocryptfs.conf", shown), -ENOENT);
+	below.root = false;
+	assert_int_equal(format_name_encode(format, &below, "gocryptfs.conf", &name), 0);
+	for (size_t i = 0; i < sizeof(ordinary) / sizeof(*ordinary); i++) {
+		format_file_free(create(ordinary[i]));
+		assert_true(exists(ordinary[i]));
+		assert_int_equal(format_name_decode(format, &root, ordinary[i], shown), 0);
+		assert_string_equal(shown, ordinary[i]);
+	}
+	name = encode("link");
+	assert_int_equal(format_symlink(format, "some/where", &root, &name), 0);
+	fd = store_open(dir.fd, "link", O_PATH, 0);
+	assert_int_equal(store_readlink(fd, target, sizeof(target)), strlen("some/where"));
+	close(fd);
+	assert_int_equal(damages, 0);
+}
+
+/* Directories hold nothing but what is put there, and a foreign file is never taken for an IV. */
+static void directories_without_iv(void **state)
+{
+	struct format_name a = encode("a"), b = encode("b");
+	int fd;
+
+	assert_false(exists("gocryptfs.diriv"));
+	assert_int_equal(format_mkdir(format, &root, &a, 0750), 0);
+	assert_int_equal(format_mkdir(format, &root, &b, 0750), 0);
+	fd = store_open_dir(dir.fd, b.disk);
+	assert_int_equal(store_unlink(fd, "gocryptfs.diriv"), -ENOENT);
+	assert_int_equal(store_write_file(fd, "gocryptfs.diriv", "user's own file.", 16, 0444, false), 0);
+	assert_int_equal(format_rmdir(format, &root, &b), -ENOTEMPTY);
+	assert_true(format_rename(format, &root, &a, &root, &b, 0) == -ENOTEMPTY);
+	assert_int_equal(store_unlink(fd, "gocryptfs.diriv"), 0);
+	close(fd);
+	assert_int_equal(format_rename(format, &root, &a, &root, &b, 0), 0);
+	assert_int_equal(format_rmdir(format, &root, &b), 0);
+	assert_int_equal(format_rmdir(format, &root, &a), -ENOENT);
+}
+
+/* The same name has the same text everywhere; from 63 characters of text on it is stored by hash. */
+static void deterministic_names(void **state)
+{
+	struct format_name name = encode("sub"), there;
+	struct format_dir below = root;
+	uint8_t iv[16];
+	char shown[256];
+
+	assert_int_equal(format_mkdir(format, &root, &name, 0700), 0);
+	below.fd = store_open_dir(dir.fd, name.disk);
+	below.root = false;
+	assert_int_equal(format_dir_iv(format, below.fd, iv), 0);
+	below.iv = iv;
+	assert_int_equal(format_name_encode(format, &below, "sub", &there), 0);
+	assert_string_equal(there.disk, name.disk);
+	close(below.fd);
+	name = encode("thirty-one bytes, a text of 43 ");
+	assert_int_equal(name.text[0], '\0');
+	name = encode("thirty-two bytes, a text of 64..");
+	assert_int_equal(strlen(name.text), 64);
+	format_file_free(create("thirty-two bytes, a text of 64.."));
+	assert_int_equal(format_name_decode(format, &root, name.disk, shown), 0);
+	assert_string_equal(shown, "thirty-two bytes, a text of 64..");
+	assert_int_equal(damages, 0);
+}
+
 static void init_refuses_what_is_not_empty(void **state)
 {
 	struct error err = ERROR_NONE;
 	struct key key = raw_key(7);
 
-	assert_int_equal(format_init(CONFIG_FORMAT_GOCRYPTFS, dir.fd, &key, 10, 1 << 28, &err), -ENOTEMPTY);
+	assert_int_equal(init_format(&key, &err), -ENOTEMPTY);
 	secret_free(key.bytes);
 }
 
@@ -475,6 +614,18 @@ int main(void)
 		cmocka_unit_test_setup_teardown(links_and_xattrs_go_around, setup, teardown),
 		cmocka_unit_test_setup_teardown(wrong_master_key_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(init_refuses_what_is_not_empty, setup, teardown),
+		cmocka_unit_test_setup_teardown(file_is_what_was_written, setup_plain_names, teardown),
+		cmocka_unit_test_setup_teardown(links_and_xattrs_go_around, setup_plain_names, teardown),
+		cmocka_unit_test_setup_teardown(master_key_is_proved_without_names, setup_plain_names,
+						teardown),
+		cmocka_unit_test_setup_teardown(plain_names_are_plain, setup_plain_names, teardown),
+		cmocka_unit_test_setup_teardown(directories_without_iv, setup_plain_names, teardown),
+		cmocka_unit_test_setup_teardown(directories_without_iv, setup_deterministic, teardown),
+		cmocka_unit_test_setup_teardown(file_is_what_was_written, setup_deterministic, teardown),
+		cmocka_unit_test_setup_teardown(links_and_xattrs_go_around, setup_deterministic, teardown),
+		cmocka_unit_test_setup_teardown(deterministic_names, setup_deterministic, teardown),
+		cmocka_unit_test_setup_teardown(modes_of_directories_are_kept, setup_deterministic, teardown),
+		cmocka_unit_test_setup_teardown(wrong_master_key_is_refused, setup_deterministic, teardown),
 	};
 
 	if (crypto_init() < 0)

@@ -110,19 +110,19 @@ static void test_real(void **state)
 	assert_string_equal(hex, real_master);
 }
 
-/* A volume of gocryptfs 1.2, whose key is wrapped without HKDF; the parser does not let it through yet. */
+/* A volume of gocryptfs 1.2, whose key is wrapped without HKDF. */
 static void test_unwrap_old(void **state)
 {
+	static const char old[] = CONFIG(
+		KEY60,
+		"{\"Salt\":\"t2enOIVAN3pTIj5dkzLV8p7VGWbnliHAi+fMPxOleTo=\",\"N\":1024,\"R\":8,\"P\":1,"
+		"\"KeyLen\":32}",
+		"2", "\"GCMIV128\",\"DirIV\",\"EMENames\",\"LongNames\"", "");
 	autosecret struct secret *pass = secret_of_text("vector-password"), *master = NULL;
-	struct gcfs_config cfg = {
-		.flags = GCFS_GCMIV128, .scrypt_n = 1024, .scrypt_r = 8, .scrypt_p = 1, .salt_size = 32};
 	struct error err = ERROR_NONE;
+	struct gcfs_config cfg;
 
-	cfg.encrypted_key_size = (size_t)base64_decode(BASE64_STD, KEY60, strlen(KEY60), cfg.encrypted_key,
-						       sizeof(cfg.encrypted_key));
-	assert_int_equal(base64_decode(BASE64_STD, "t2enOIVAN3pTIj5dkzLV8p7VGWbnliHAi+fMPxOleTo=", 44,
-				       cfg.salt, sizeof(cfg.salt)),
-			 32);
+	assert_int_equal(gcfs_config_parse(old, strlen(old), &cfg, &err), 0);
 	assert_int_equal(gcfs_config_unwrap(&cfg, pass, 1 << 20, &master, &err), 0);
 	assert_int_equal(secret_size(master), GCFS_MASTER_KEY_SIZE);
 }
@@ -280,6 +280,13 @@ static void test_refused_members(void **state)
 		{WITH_MORE(",\"LongNameMax\":256"), C "LongNameMax is 256, not between 0 and 255"},
 		{WITH_FLAGS(FLAGS ",\"LongNameMax\""),
 		 C "has the feature flag \"LongNameMax\", but no LongNameMax"},
+		{WITH_FLAGS(FLAGS ",\"FIDO2\""), C "has the feature flag \"FIDO2\", but no FIDO2"},
+		{WITH_MORE(",\"FIDO2\":{\"CredentialID\":1}"), C "FIDO2.CredentialID is not a string"},
+		{WITH_MORE(",\"FIDO2\":{\"HMACSalt\":\"*\"}"), C "FIDO2.HMACSalt is not base64"},
+		{WITH_MORE(",\"FIDO2\":{\"HMACSalt\":\"" KEY64 "AAAA\"}"), C "FIDO2.HMACSalt is not base64"},
+		{WITH_MORE(",\"FIDO2\":{\"AssertOptions\":{}}"), C "FIDO2.AssertOptions is not a list"},
+		{WITH_MORE(",\"FIDO2\":{\"AssertOptions\":[\"a\",1]}"),
+		 C "FIDO2.AssertOptions holds something that is not a string"},
 	};
 
 	assert_refused(table, ARRAY_SIZE(table), EXIT_STATUS_FAILED, -EINVAL);
@@ -322,60 +329,143 @@ static void test_refused_scrypt(void **state)
 	assert_refused(table, ARRAY_SIZE(table), EXIT_STATUS_FAILED, -EINVAL);
 }
 
-static void test_illegal_flags(void **state)
+/* A config with those flags, and what must come with them. */
+static void flags_to_json(unsigned flags, char *buf, size_t size)
 {
-#define F C "feature flags: "
-	static const struct refusal table[] = {
-		{WITH_FLAGS("\"HKDF\",\"XChaCha20Poly1305\",\"AESSIV\""),
-		 F "XChaCha20Poly1305 and AESSIV exclude each other"},
-		{WITH_FLAGS(FLAGS ",\"XChaCha20Poly1305\""),
-		 F "XChaCha20Poly1305 and GCMIV128 exclude each other"},
-		{WITH_FLAGS("\"XChaCha20Poly1305\""), F "XChaCha20Poly1305 needs HKDF"},
-		{WITH_FLAGS("\"HKDF\",\"AESSIV\""), F "AESSIV needs GCMIV128"},
-		{WITH_FLAGS(""), F "AES-GCM needs GCMIV128 (volumes before gocryptfs 0.7 lack it)"},
-		{WITH_FLAGS("\"HKDF\",\"DirIV\",\"Raw64\""),
-		 F "AES-GCM needs GCMIV128 (volumes before gocryptfs 0.7 lack it)"},
-		{WITH_FLAGS("\"GCMIV128\",\"HKDF\",\"PlaintextNames\",\"EMENames\""),
-		 F "PlaintextNames and EMENames exclude each other"},
-		{WITH_FLAGS("\"GCMIV128\",\"HKDF\",\"PlaintextNames\",\"DirIV\""),
-		 F "PlaintextNames and DirIV exclude each other"},
-		{WITH_FLAGS("\"GCMIV128\",\"HKDF\",\"PlaintextNames\",\"LongNames\""),
-		 F "PlaintextNames and LongNames exclude each other"},
-		{WITH_FLAGS("\"GCMIV128\",\"HKDF\",\"PlaintextNames\",\"Raw64\""),
-		 F "PlaintextNames and Raw64 exclude each other"},
-		{CONFIG(KEY64, SCRYPT, "2", "\"GCMIV128\",\"HKDF\",\"PlaintextNames\",\"LongNameMax\"",
-			",\"LongNameMax\":100"),
-		 F "PlaintextNames and LongNameMax exclude each other"},
-	};
-#undef F
+	static const char *const names[] = {"HKDF",           "GCMIV128", "AESSIV",   "XChaCha20Poly1305",
+					    "PlaintextNames", "DirIV",    "EMENames", "LongNames",
+					    "LongNameMax",    "Raw64",    "FIDO2"};
+	char list[300] = "";
 
-	assert_refused(table, ARRAY_SIZE(table), EXIT_STATUS_FAILED, -EINVAL);
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (flags & 1U << i)
+			snprintf(list + strlen(list), sizeof(list) - strlen(list), "%s\"%s\"",
+				 *list ? "," : "", names[i]);
+	snprintf(buf, size,
+		 "{\"EncryptedKey\":\"%s\",\"ScryptObject\":" SCRYPT
+		 ",\"Version\":2,\"FeatureFlags\":[%s]%s%s}",
+		 flags & GCFS_HKDF ? KEY64 : KEY60, list,
+		 flags & GCFS_LONG_NAME_MAX ? ",\"LongNameMax\":100" : "",
+		 flags & GCFS_FIDO2 ? ",\"FIDO2\":{\"CredentialID\":\"AAAA\"}" : "");
 }
 
-static void test_unsupported(void **state)
+/* The words for what is wrong with flags, the first that applies; NULL for legal ones. */
+static const char *illegal_words(unsigned flags)
 {
-#define USES(flag) "volume uses the feature flag \"" flag "\", which this version does not support"
-	static const struct refusal table[] = {
-		{WITH_FLAGS(FLAGS ",\"AESSIV\""), USES("AESSIV")},
-		{WITH_FLAGS("\"HKDF\",\"XChaCha20Poly1305\",\"DirIV\",\"EMENames\",\"LongNames\",\"Raw64\""),
-		 USES("XChaCha20Poly1305")},
-		{WITH_FLAGS("\"HKDF\",\"GCMIV128\",\"PlaintextNames\""), USES("PlaintextNames")},
-		{CONFIG(KEY64, SCRYPT, "2", FLAGS ",\"LongNameMax\"", ",\"LongNameMax\":100"),
-		 USES("LongNameMax")},
-		{CONFIG(KEY64, SCRYPT, "2", FLAGS ",\"FIDO2\"", ",\"FIDO2\":{\"CredentialID\":\"\"}"),
-		 USES("FIDO2")},
-		{CONFIG(KEY60, SCRYPT, "2", "\"GCMIV128\",\"DirIV\",\"EMENames\",\"LongNames\"", ""),
-		 "volume lacks the feature flag \"HKDF\" (made by gocryptfs before 1.3), which this version "
-		 "needs"},
-		{WITH_FLAGS("\"HKDF\",\"GCMIV128\",\"EMENames\",\"LongNames\",\"Raw64\""),
-		 "volume lacks the feature flag \"DirIV\" (deterministic names), which this version needs"},
-		{WITH_FLAGS("\"HKDF\",\"GCMIV128\",\"DirIV\",\"EMENames\",\"LongNames\""),
-		 "volume lacks the feature flag \"Raw64\" (made by gocryptfs before 1.3), which this version "
-		 "needs"},
-	};
-#undef USES
+	const bool xchacha = flags & GCFS_XCHACHA, siv = flags & GCFS_AESSIV, iv128 = flags & GCFS_GCMIV128,
+		   plain = flags & GCFS_PLAINTEXT_NAMES;
 
-	assert_refused(table, ARRAY_SIZE(table), EXIT_STATUS_UNSUPPORTED, -EOPNOTSUPP);
+	if (xchacha && siv)
+		return "XChaCha20Poly1305 and AESSIV exclude each other";
+	if (xchacha && iv128)
+		return "XChaCha20Poly1305 and GCMIV128 exclude each other";
+	if (xchacha && !(flags & GCFS_HKDF))
+		return "XChaCha20Poly1305 needs HKDF";
+	if (siv && !iv128)
+		return "AESSIV needs GCMIV128";
+	if (!xchacha && !iv128)
+		return "AES-GCM needs GCMIV128 (volumes before gocryptfs 0.7 lack it)";
+	if (plain && flags & GCFS_EME_NAMES)
+		return "PlaintextNames and EMENames exclude each other";
+	if (plain && flags & GCFS_DIRIV)
+		return "PlaintextNames and DirIV exclude each other";
+	if (plain && flags & GCFS_LONG_NAMES)
+		return "PlaintextNames and LongNames exclude each other";
+	if (plain && flags & GCFS_RAW64)
+		return "PlaintextNames and Raw64 exclude each other";
+	if (plain && flags & GCFS_LONG_NAME_MAX)
+		return "PlaintextNames and LongNameMax exclude each other";
+	return NULL;
+}
+
+/* All 2048 combinations: 330 of them are volumes that gocryptfs 2.3 mounts, and so do we; measured with it.
+ */
+static void test_flags(void **state)
+{
+	unsigned legal = 0;
+
+	for (unsigned flags = 0; flags < 1 << 11; flags++) {
+		const char *why = illegal_words(flags);
+		struct gcfs_config cfg = {.flags = 0};
+		struct error err = ERROR_NONE;
+		char json[1000], want[200];
+		int r;
+
+		flags_to_json(flags, json, sizeof(json));
+		r = gcfs_config_parse(json, strlen(json), &cfg, &err);
+		snprintf(want, sizeof(want), "%s%s", why ? C "feature flags: " : "", why ? why : "");
+		assert_string_equal(err.text, want);
+		assert_int_equal(r, why ? -EINVAL : 0);
+		assert_int_equal(err.status, why ? EXIT_STATUS_FAILED : EXIT_STATUS_DONE);
+		if (!why) {
+			legal++;
+			assert_int_equal(cfg.flags, flags);
+			assert_int_equal(cfg.long_name_max, flags & GCFS_LONG_NAME_MAX ? 100 : 0);
+		}
+	}
+	assert_int_equal(legal, 2 * 165);
+}
+
+/* A FIDO2 volume as gocryptfs writes it, with every member kept; its "passphrase" is bytes, zeros too. */
+static void test_fido2(void **state)
+{
+	static const char with_fido2[] = "\n\t\t\"FIDO2\"\n\t],\n\t\"FIDO2\": {\n"
+					 "\t\t\"CredentialID\": \"AAECAwQFBgc=\",\n"
+					 "\t\t\"HMACSalt\": \"" SALT32 "\",\n"
+					 "\t\t\"AssertOptions\": [\"up=true\",\"pin=/a\\\"b\"]\n"
+					 "\t},\n\t\"LongNameMax\": 100\n}\n";
+	autosecret struct secret *hmac = NULL, *wrong = NULL, *master = NULL, *back = NULL;
+	struct gcfs_kind kind = GCFS_KIND_DEFAULT;
+	autofree char *text = NULL, *again = NULL;
+	struct gcfs_config cfg, parsed;
+	struct error err = ERROR_NONE;
+	size_t size;
+
+	assert_int_equal(secret_new(32, &hmac), 0);
+	assert_int_equal(secret_new(32, &wrong), 0);
+	secret_data(hmac)[31] = 9;
+	assert_int_equal(secret_new(GCFS_MASTER_KEY_SIZE, &master), 0);
+	kind.flags |= GCFS_LONG_NAME_MAX;
+	kind.long_name_max = 100;
+	assert_int_equal(gcfs_config_create(&kind, hmac, master, 10, 1 << 20, &cfg, &err), 0);
+	cfg.flags |= GCFS_FIDO2;
+	cfg.fido2 = (struct gcfs_fido2){.present = true, .credential_id_size = 8, .hmac_salt_size = 32};
+	for (uint8_t i = 0; i < 8; i++)
+		cfg.fido2.credential_id[i] = i;
+	base64_decode(BASE64_STD, SALT32, strlen(SALT32), cfg.fido2.hmac_salt, 32);
+	strcpy(cfg.fido2.assert_options, "[\"up=true\",\"pin=/a\\\"b\"]");
+	assert_int_equal(gcfs_config_format(&cfg, &text, &size), 0);
+	assert_string_equal(strstr(text, "\n\t\t\"FIDO2\"\n"), with_fido2);
+	assert_int_equal(gcfs_config_parse(text, size, &parsed, &err), 0);
+	assert_memory_equal(&parsed.fido2, &cfg.fido2, sizeof(cfg.fido2));
+	assert_int_equal(gcfs_config_unwrap(&parsed, wrong, 1 << 20, &back, &err), -EKEYREJECTED);
+	assert_string_equal(err.text, "wrong hmac-secret");
+	assert_int_equal(gcfs_config_unwrap(&parsed, hmac, 1 << 20, &back, &err), 0);
+	/* Another wrapping leaves them alone. */
+	assert_int_equal(gcfs_config_rewrap(&parsed, wrong, master, 0, 1 << 20, &err), 0);
+	assert_int_equal(gcfs_config_format(&parsed, &again, &size), 0);
+	assert_string_equal(strstr(again, "\n\t\t\"FIDO2\"\n"), with_fido2);
+}
+
+/* The longest that are taken, one more than that, and without the flag. */
+static void test_fido2_limits(void **state)
+{
+	char bytes[4 * 400], json[4000];
+	struct error err = ERROR_NONE;
+	struct gcfs_config cfg;
+
+	memset(bytes, 'A', sizeof(bytes));
+	snprintf(json, sizeof(json),
+		 WITH_MORE(",\"FIDO2\":{\"CredentialID\":\"%.1364s\",\"HMACSalt\":\"%.84s\"}"), bytes, bytes);
+	assert_int_equal(gcfs_config_parse(json, strlen(json), &cfg, &err), 0);
+	assert_true(cfg.fido2.present);
+	assert_int_equal(cfg.fido2.credential_id_size, 1023);
+	snprintf(json, sizeof(json), WITH_MORE(",\"FIDO2\":{\"CredentialID\":\"%.1368s\"}"), bytes);
+	assert_int_equal(gcfs_config_parse(json, strlen(json), &cfg, &err), -EINVAL);
+	assert_string_equal(err.text, C "FIDO2.CredentialID is longer than 1024 bytes");
+	snprintf(json, sizeof(json), WITH_MORE(",\"FIDO2\":{\"AssertOptions\":[\"%.508s\"]}"), bytes);
+	assert_int_equal(gcfs_config_parse(json, strlen(json), &cfg, &err), -EINVAL);
+	assert_string_equal(err.text, C "FIDO2.AssertOptions is longer than 511 bytes");
 }
 
 /* Formatting what was parsed gives the file that gocryptfs wrote, byte for byte. */
@@ -405,10 +495,16 @@ static void test_format_extremes(void **state)
 	size_t size;
 
 	memset(cfg.creator, '"', sizeof(cfg.creator) - 1);
+	cfg.fido2 = (struct gcfs_fido2){
+		.present = true,
+		.credential_id_size = sizeof(cfg.fido2.credential_id),
+		.hmac_salt_size = sizeof(cfg.fido2.hmac_salt),
+	};
+	memset(cfg.fido2.assert_options, ' ', sizeof(cfg.fido2.assert_options) - 1);
 	assert_int_equal(gcfs_config_format(&cfg, &text, &size), 0);
 	assert_int_equal(size, strlen(text));
 	assert_non_null(strstr(text, "\t\"Creator\": \"\\\"\\\""));
-	assert_non_null(strstr(text, "\t\t\"AESSIV\",\n\t\t\"FIDO2\"\n\t],\n\t\"LongNameMax\": 255\n}\n"));
+	assert_non_null(strstr(text, "  \n\t},\n\t\"LongNameMax\": 255\n}\n"));
 }
 
 static void test_create(void **state)
@@ -433,6 +529,41 @@ static void test_create(void **state)
 	assert_int_equal(gcfs_config_unwrap(&parsed, wrong, 1 << 20, &back, &err), -EKEYREJECTED);
 	assert_int_equal(gcfs_config_unwrap(&parsed, pass, 1 << 20, &back, &err), 0);
 	assert_true(secret_equal(master, back));
+}
+
+/* A kind that could not be mounted is not made. */
+static void test_create_kinds(void **state)
+{
+	static const struct {
+		struct gcfs_kind kind;
+		bool legal;
+	} table[] = {
+		{{GCFS_HKDF | GCFS_XCHACHA | GCFS_PLAINTEXT_NAMES, 0}, true},
+		{{GCFS_HKDF | GCFS_GCMIV128 | GCFS_AESSIV | GCFS_RAW64 | GCFS_LONG_NAME_MAX, 62}, true},
+		{{GCFS_GCMIV128, 0}, true},
+		{{GCFS_HKDF | GCFS_XCHACHA | GCFS_GCMIV128, 0}, false},
+		{{GCFS_HKDF | GCFS_GCMIV128 | GCFS_PLAINTEXT_NAMES | GCFS_LONG_NAME_MAX, 62}, false},
+	};
+	autosecret struct secret *pass = secret_of_text("p"), *master = NULL, *back = NULL;
+
+	assert_int_equal(secret_new(GCFS_MASTER_KEY_SIZE, &master), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		struct gcfs_config cfg, parsed;
+		struct error err = ERROR_NONE;
+		autofree char *text = NULL;
+		size_t size;
+
+		assert_int_equal(gcfs_config_create(&table[i].kind, pass, master, 10, 1 << 20, &cfg, &err),
+				 table[i].legal ? 0 : -EINVAL);
+		if (!table[i].legal)
+			continue;
+		assert_int_equal(gcfs_config_format(&cfg, &text, &size), 0);
+		assert_int_equal(gcfs_config_parse(text, size, &parsed, &err), 0);
+		assert_int_equal(parsed.flags, table[i].kind.flags);
+		assert_int_equal(parsed.long_name_max, table[i].kind.long_name_max);
+		assert_int_equal(gcfs_config_unwrap(&parsed, pass, 1 << 20, &back, &err), 0);
+		secret_free(steal_ptr(&back));
+	}
 }
 
 /* The old passphrase opens nothing any more, the new one the same master key; the kind of volume stays. */
@@ -511,11 +642,13 @@ int main(void)
 		cmocka_unit_test(test_refused_bytes),
 		cmocka_unit_test(test_refused_members),
 		cmocka_unit_test(test_refused_scrypt),
-		cmocka_unit_test(test_illegal_flags),
-		cmocka_unit_test(test_unsupported),
+		cmocka_unit_test(test_flags),
+		cmocka_unit_test(test_fido2),
+		cmocka_unit_test(test_fido2_limits),
 		cmocka_unit_test(test_format),
 		cmocka_unit_test(test_format_extremes),
 		cmocka_unit_test(test_create),
+		cmocka_unit_test(test_create_kinds),
 		cmocka_unit_test(test_rewrap),
 		cmocka_unit_test(test_create_refuses),
 		cmocka_unit_test(test_identifier),

@@ -310,6 +310,43 @@ static void test_long_name_max(void **state)
 	gcfs_names_free(n);
 }
 
+/* Texts are names; nothing of the format can be in the way but the config. Attributes are encrypted. */
+static void test_plaintext_names(void **state)
+{
+	static const struct {
+		const char *name;
+		enum gcfs_name_kind root;
+	} table[] = {
+		{"hello.txt", GCFS_NAME_ORDINARY},
+		{"gocryptfs.longname.MFIb", GCFS_NAME_ORDINARY},
+		{"gocryptfs.longname.MFIb.name", GCFS_NAME_ORDINARY},
+		{"gocryptfs.diriv", GCFS_NAME_ORDINARY},
+		{"gocryptfs.diriv.rmdir.17", GCFS_NAME_ORDINARY},
+		{"gocryptfs.diriv.mkdir.17", GCFS_NAME_ORDINARY},
+		{"gocryptfs.conf", GCFS_NAME_INTERNAL},
+	};
+	struct gcfs_names *n = names_for(GCFS_HKDF | GCFS_GCMIV128 | GCFS_PLAINTEXT_NAMES, 0);
+	char text[GCFS_NAME_TEXT_MAX + 1], name[NAME_MAX + 1];
+
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		assert_int_equal(gcfs_name_encrypt(n, iv, table[i].name, text), 0);
+		assert_string_equal(text, table[i].name);
+		assert_int_equal(gcfs_name_decrypt(n, iv, text, name), 0);
+		assert_string_equal(name, table[i].name);
+		assert_int_equal(gcfs_name_kind(n, text, true), table[i].root);
+		assert_int_equal(gcfs_name_kind(n, text, false), GCFS_NAME_ORDINARY);
+	}
+	assert_int_equal(gcfs_name_encrypt(n, iv, repeated('x', 255), text), 0);
+	assert_false(gcfs_name_is_long(n, text));
+	assert_int_equal(gcfs_name_encrypt(n, iv, repeated('x', 256), text), -ENAMETOOLONG);
+	assert_int_equal(gcfs_name_encrypt(n, iv, "..", text), -EINVAL);
+	assert_int_equal(gcfs_name_decrypt(n, iv, repeated('x', 256), name), -EBADMSG);
+	assert_int_equal(gcfs_name_decrypt(n, iv, "..", name), -EBADMSG);
+	assert_int_equal(gcfs_xattr_name_encrypt(n, "user.test", text), 0);
+	assert_string_equal(text, "user.gocryptfs.CDds60qmBYFon9HA5Iky-g==");
+	gcfs_names_free(n);
+}
+
 static void test_hash_padded(void **state)
 {
 	struct gcfs_names *n = names_for(DEFAULT_FLAGS & ~GCFS_RAW64, 0);
@@ -412,21 +449,14 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_known_answer),
-		cmocka_unit_test(test_known_long_answer),
-		cmocka_unit_test(test_known_xattr_answer),
-		cmocka_unit_test(test_text_lengths),
-		cmocka_unit_test(test_round_trip),
-		cmocka_unit_test(test_encrypt_refuses),
-		cmocka_unit_test(test_malformed_text),
-		cmocka_unit_test(test_malformed_padded_text),
-		cmocka_unit_test(test_malformed_plaintext),
-		cmocka_unit_test(test_reference),
-		cmocka_unit_test(test_long_name_max),
-		cmocka_unit_test(test_hash_padded),
-		cmocka_unit_test(test_kinds),
-		cmocka_unit_test(test_xattr_names),
-		cmocka_unit_test(test_xattr_malformed),
+		cmocka_unit_test(test_known_answer),        cmocka_unit_test(test_known_long_answer),
+		cmocka_unit_test(test_known_xattr_answer),  cmocka_unit_test(test_text_lengths),
+		cmocka_unit_test(test_round_trip),          cmocka_unit_test(test_encrypt_refuses),
+		cmocka_unit_test(test_malformed_text),      cmocka_unit_test(test_malformed_padded_text),
+		cmocka_unit_test(test_malformed_plaintext), cmocka_unit_test(test_reference),
+		cmocka_unit_test(test_long_name_max),       cmocka_unit_test(test_plaintext_names),
+		cmocka_unit_test(test_hash_padded),         cmocka_unit_test(test_kinds),
+		cmocka_unit_test(test_xattr_names),         cmocka_unit_test(test_xattr_malformed),
 	};
 
 	if (crypto_init() < 0)
