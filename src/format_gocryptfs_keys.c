@@ -157,7 +157,9 @@ void volume_keys_free(struct volume_keys *keys)
 
 int volume_keys_slots(struct volume_keys *keys, struct gcfs_slots *ret, struct error *err)
 {
-	int r = read_slots(keys->root_fd, ret, err);
+	/* With plain names a file of that name is somebody's own. */
+	bool plain = volume_of(keys)->config.flags & GCFS_PLAINTEXT_NAMES;
+	int r = plain ? -ENOENT : read_slots(keys->root_fd, ret, err);
 
 	if (r == -ENOENT)
 		*ret = (struct gcfs_slots){0};
