@@ -313,6 +313,8 @@ static int finding_from_json(struct json_object *o, struct finding *ret)
 
 	if (!path || !name || kind_of(text_of(o, "kind"), &f.kind) < 0)
 		return -EBADMSG;
+	if (!f.blocks)
+		f.first_block = 0;
 	if (json_object_object_get_ex(o, "name_complete", &value))
 		f.name_complete = json_object_get_boolean(value);
 	if (json_object_object_get_ex(o, "code", &value))
