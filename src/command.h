@@ -61,6 +61,7 @@ int cmd_complete(const struct front *front, int argc, char **argv);
 int cmd_config(const struct front *front, int argc, char **argv);
 int cmd_init(const struct front *front, int argc, char **argv);
 int cmd_mount(const struct front *front, int argc, char **argv);
+int cmd_rekey(const struct front *front, int argc, char **argv);
 int cmd_status(const struct front *front, int argc, char **argv);
 int cmd_umount(const struct front *front, int argc, char **argv);
 

@@ -27,6 +27,9 @@ static inline struct gocryptfs *gocryptfs_of(const struct format *f)
 /* The directory's IV; -EIO where it is missing or damaged, *ret_why says how. */
 int gocryptfs_read_iv(int dir_fd, uint8_t ret_iv[GCFS_IV_SIZE], const char **ret_why);
 
+/* The passphrase of gocryptfs.conf where the key is the master key itself. */
+int gocryptfs_hex_passphrase(const struct secret *key, struct secret **ret);
+
 void gocryptfs_attr(struct format *f, int fd, struct stat *st);
 int gocryptfs_dir_iv(struct format *f, int dir_fd, uint8_t ret_iv[16]);
 int gocryptfs_name_encode(struct format *f, const struct format_dir *dir, const char *name,

@@ -159,16 +159,21 @@ static int open_volume(struct mount *m, struct error *err)
 	return r < 0 ? error_prefix(err, "source %s", cfg->source) : 0;
 }
 
+static struct keysource_env key_env(const struct mount *m)
+{
+	return (struct keysource_env){
+		.ring = &m->ring,
+		.check_files = m->config->key_file_check,
+		.timeout_ms = (int)min_u64(m->config->key_timeout_ms, INT32_MAX),
+		.volume = m->config->name,
+		.uid = getuid(),
+	};
+}
+
 static int read_key(struct mount *m, struct error *err)
 {
 	const struct config *cfg = m->config;
-	struct keysource_env env = {
-		.ring = &m->ring,
-		.check_files = cfg->key_file_check,
-		.timeout_ms = (int)min_u64(cfg->key_timeout_ms, INT32_MAX),
-		.volume = cfg->name,
-		.uid = getuid(),
-	};
+	struct keysource_env env = key_env(m);
 	int r = keysource_read_first(m->keysources, cfg->n_keys, &env, &m->key, err);
 
 	if (r < 0 && cfg->n_keys == 0 && cfg->target)
@@ -276,6 +281,18 @@ int mount_get_key(struct mount *m, struct error *err)
 	if (r == 0)
 		r = parse_sources(m, err);
 	return r < 0 ? r : read_key(m, err);
+}
+
+int mount_get_key_from(struct mount *m, const char *spec, struct key *ret, struct error *err)
+{
+	struct keysource_env env = key_env(m);
+	struct keysource *source = NULL;
+	int r = keysource_parse(spec, &source, err);
+
+	if (r == 0)
+		r = keysource_read(source, &env, ret, err);
+	keysource_free(source);
+	return r;
 }
 
 static int start_steps(struct mount *m, void (*stage)(void *ctx, const char *what), void *ctx,

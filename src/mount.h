@@ -63,6 +63,8 @@ int mount_start(struct mount *m, void (*stage)(void *ctx, const char *what), voi
 
 /* Only the key, into m->key: for making a volume. The same process state as for mount_start() is needed. */
 int mount_get_key(struct mount *m, struct error *err);
+/* After it: one more, from that source alone. The bytes are the caller's. */
+int mount_get_key_from(struct mount *m, const char *spec, struct key *ret, struct error *err);
 
 /* No request is answered any more: those that wait fail with ENOTCONN. The server is killed if it still
  * lives; the mount itself stays. */
