@@ -303,7 +303,7 @@ static int make_side(struct rekey *k, struct error *err)
 static int begin(struct rekey *k, const struct key *key, struct error *err)
 {
 	struct stat st;
-	int r = k->new_root < 0 ? make_side(k, err) : 0;
+	int r = k->new_root < 0 ? make_side(k, err) : place_check_exchange(k->new_root, err);
 
 	k->state = (struct generation){.role = GENERATION_UNFINISHED, .old_config = "-"};
 	snprintf(k->state.old_key, sizeof(k->state.old_key), "%s", format_key_identifier(k->old));
@@ -329,7 +329,7 @@ static int check_resumed(struct rekey *k, struct error *err)
 	/* Killed before there was a configuration: as if it had not begun. */
 	if (store_stat(k->new_root, "gocryptfs.conf", &st) == -ENOENT)
 		k->resumed = false;
-	return 0;
+	return place_check_exchange(k->new_root, err);
 }
 
 static int start_formats(struct rekey *k, struct error *err)
