@@ -67,6 +67,16 @@ static const struct command_option key_options[] = {
 	{0},
 };
 
+static const struct command_option rekey_options[] = {
+	{"key", 'k', "SPEC", "where the present key comes from"},
+	{"new-key", 0, "SPEC", "what opens the volume afterwards; default: the same passphrase"},
+	{"options", 'o', "OPTIONS", "options as in ckrfs.conf(5)"},
+	{"keep-old", 0, NULL, "keep the old generation beside it, as VOLUME.old-DATE"},
+	{"drop-slots", 0, NULL, "go on although further keys (slots) are lost"},
+	{"abort", 0, NULL, "remove what an unfinished run has made"},
+	{0},
+};
+
 static const struct command_option config_command_options[] = {
 	{"show", 0, "NAME", "show the values of a volume, and where each comes from"},
 	{"options", 'o', "OPTIONS", "apply these on top, as ckrfs mount -o does"},
@@ -87,6 +97,8 @@ const struct command commands[] = {
 	 cmd_umount, false},
 	{"check", "VOLUME | --online NAME", "look for damage in a volume, and repair it", check_options,
 	 cmd_check, false},
+	{"rekey", "VOLUME --key SPEC [--new-key SPEC]", "give a volume a new master key, by a new copy",
+	 rekey_options, cmd_rekey, false},
 	{"config", "--show NAME | --list | --check", "show or check the configuration",
 	 config_command_options, cmd_config, false},
 	{"complete", "bash | zsh | fish", "print the completion of a shell", NULL, cmd_complete, true},

@@ -63,6 +63,7 @@ int cmd_config(const struct front *front, int argc, char **argv);
 int cmd_init(const struct front *front, int argc, char **argv);
 int cmd_key(const struct front *front, int argc, char **argv);
 int cmd_mount(const struct front *front, int argc, char **argv);
+int cmd_rekey(const struct front *front, int argc, char **argv);
 int cmd_status(const struct front *front, int argc, char **argv);
 int cmd_umount(const struct front *front, int argc, char **argv);
 

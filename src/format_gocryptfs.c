@@ -12,6 +12,7 @@
 
 #include "cleanup.h"
 #include "crypto.h"
+#include "generation.h"
 #include "store.h"
 
 enum { TRIAL_DEPTH = 8, TRIAL_ENTRIES = 2000, TRIAL_REFUTED = 16, RAW_KEY_LOG_N = 10, DEFAULT_LOG_N = 16 };
@@ -55,6 +56,24 @@ static int read_config(int root_fd, char **ret_text, size_t *ret_size, struct er
 	return 0;
 }
 
+/* A copy that rekey has not finished opens like a volume, and would be taken for one. */
+static int check_finished(int root_fd, struct error *err)
+{
+	struct generation g;
+	int r = generation_read(root_fd, &g);
+
+	if (r == -ENOENT || (r == 0 && g.role == GENERATION_COMPLETE))
+		return 0;
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot read %s", GENERATION_FILE);
+	error_set(err, -EBUSY, EXIT_STATUS_FAILED,
+		  g.role == GENERATION_UNFINISHED
+			  ? "it is the unfinished copy that ckrfs rekey was making of another volume"
+			  : "it is an old generation that ckrfs rekey was removing");
+	error_hint(err, "ckrfs rekey VOLUME --key SPEC (or --abort VOLUME), without the .rekey");
+	return -EBUSY;
+}
+
 static int gocryptfs_open(const struct format_params *params, void **ret_state, struct error *err)
 {
 	autofree char *text = NULL;
@@ -63,6 +82,8 @@ static int gocryptfs_open(const struct format_params *params, void **ret_state, 
 	int r;
 
 	r = read_config(params->root_fd, &text, &size, err);
+	if (r == 0 && !params->unfinished)
+		r = check_finished(params->root_fd, err);
 	if (r < 0)
 		return r;
 	g = calloc(1, sizeof(*g));
@@ -386,7 +407,7 @@ static int check_empty(int root_fd, struct error *err)
 /* A volume made with a raw key: the key is the master key, and its 64 hexadecimal digits are the passphrase
  * of gocryptfs.conf, so that gocryptfs can open it too. Stretching adds nothing to 256 random bits: the
  * lowest cost is right. */
-static int hex_passphrase(const struct secret *key, struct secret **ret)
+int gocryptfs_hex_passphrase(const struct secret *key, struct secret **ret)
 {
 	static const char digits[] = "0123456789abcdef";
 	int r = secret_new(secret_size(key) * 2, ret);
@@ -441,7 +462,7 @@ static int make_config(const struct format_init_params *params, struct gcfs_conf
 	} else {
 		r = secret_new_from(secret_data(key->bytes), GCFS_MASTER_KEY_SIZE, &master);
 		if (r == 0)
-			r = hex_passphrase(key->bytes, &hex);
+			r = gocryptfs_hex_passphrase(key->bytes, &hex);
 		passphrase = hex;
 	}
 	if (r < 0)

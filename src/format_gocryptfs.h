@@ -46,6 +46,9 @@ int gocryptfs_read_iv(const struct gocryptfs *g, int dir_fd, uint8_t ret_iv[GCFS
 int gocryptfs_unlock_slots(struct gocryptfs *g, const struct key *key, struct secret **ret_master,
 			   struct error *err);
 
+/* The passphrase of gocryptfs.conf where the key is the master key itself. */
+int gocryptfs_hex_passphrase(const struct secret *key, struct secret **ret);
+
 void gocryptfs_attr(struct format *f, int fd, struct stat *st);
 int gocryptfs_dir_iv(struct format *f, int dir_fd, uint8_t ret_iv[16]);
 int gocryptfs_name_encode(struct format *f, const struct format_dir *dir, const char *name,

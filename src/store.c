@@ -351,6 +351,11 @@ int store_lock(int fd)
 	return flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
 }
 
+int store_syncfs(int fd)
+{
+	return syncfs(fd) < 0 ? -errno : 0;
+}
+
 ssize_t store_getxattr(int fd, const char *name, void *buf, size_t size)
 {
 	ssize_t n = getxattr(fd_path(fd).text, name, buf, size);

@@ -95,6 +95,7 @@ int store_seek(int fd, uint64_t offset, int whence, uint64_t *ret_offset);
 int store_fsync(int fd, bool data_only);
 /* flock(2), exclusive, without waiting: -EAGAIN. Ends with the last fd of this open. */
 int store_lock(int fd);
+int store_syncfs(int fd); /* everything of the file system that fd is on */
 
 /* ---- extended attributes, PROC: the fd may be O_PATH, also of a symlink or device ---- */
 
