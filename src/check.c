@@ -83,6 +83,12 @@ void check_found(struct check *c, const struct check_node *dir, const char *disk
 	pthread_mutex_unlock(&c->found_lock);
 }
 
+/* Removed, or something else is in its place, since the directory was read. */
+static bool is_gone(int code)
+{
+	return code == -ENOENT || code == -ESTALE || code == -ELOOP || code == -ENOTDIR || code == -ENXIO;
+}
+
 void check_unreadable(struct check *c, const struct check_node *dir, const char *disk, const char *name,
 		      int code)
 {
@@ -90,7 +96,7 @@ void check_unreadable(struct check *c, const struct check_node *dir, const char 
 
 	if (code == -ENOMEM)
 		check_fail(c, code);
-	else if (code != -ENOENT && code != -ESTALE)
+	else if (!is_gone(code))
 		check_found(c, dir, disk, name, &f);
 }
 

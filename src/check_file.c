@@ -143,32 +143,69 @@ static uint64_t bad_blocks(struct check_worker *w, const uint8_t *id, uint64_t f
 	return mask;
 }
 
-/* Of the damaged blocks, those whose bytes are the same some time later. Others are being written. */
-static uint64_t still_bad(struct check_worker *w, const struct check_file *file, uint64_t first, size_t size,
-			  uint64_t mask)
+/* How many bytes of count blocks from first on a file of that size has. */
+static size_t chunk_size(const struct check *c, uint64_t file_size, uint64_t first, uint64_t count)
 {
-	uint8_t id[GCFS_FILE_ID], header[GCFS_HEADER];
+	uint64_t offset = gcfs_block_offset(first, c->overhead);
+
+	return file_size > offset ? min_u64(count * c->block, file_size - offset) : 0;
+}
+
+/* Reads a chunk anew into again, with the file's ID and size as they are now: its bytes, 0 if it is gone. */
+static size_t read_again(struct check_worker *w, const struct check_file *file, uint64_t first,
+			 uint64_t count, uint8_t id[GCFS_FILE_ID])
+{
+	uint8_t header[GCFS_HEADER];
+	struct stat st;
+	size_t size;
+
+	if (store_pread(file->fd, header, sizeof(header), 0) != GCFS_HEADER ||
+	    store_stat_fd(file->fd, &st) < 0)
+		return 0;
+	memcpy(id, header + 2, GCFS_FILE_ID);
+	size = chunk_size(w->c, (uint64_t)st.st_size, first, count);
+	if (store_pread(file->fd, w->again, size, gcfs_block_offset(first, w->c->overhead)) != (ssize_t)size)
+		return 0;
+	return size;
+}
+
+/* Which blocks are the same in cipher (old bytes) and again (now bytes). */
+static uint64_t same_blocks(const struct check_worker *w, size_t old, size_t now)
+{
+	size_t block = w->c->block;
+	uint64_t same = 0;
+
+	for (size_t i = 0; i * block < old && i * block < now; i++) {
+		size_t size = min_u64(block, old - i * block);
+
+		if (size == min_u64(block, now - i * block) &&
+		    memcmp(w->cipher + i * block, w->again + i * block, size) == 0)
+			same |= bit(i);
+	}
+	return same;
+}
+
+/* Of the damaged blocks in size bytes, those that are the same some time later. Others are being written. */
+static uint64_t still_bad(struct check_worker *w, const struct check_file *file, uint64_t first,
+			  uint64_t count, size_t size, uint64_t mask)
+{
+	uint8_t id[GCFS_FILE_ID], now_id[GCFS_FILE_ID] = {0};
 	uint64_t bad = 0;
 
 	memcpy(id, file->id, sizeof(id));
 	for (int round = 0; mask && round < LIVE_ROUNDS && check_pause(w->c); round++) {
-		ssize_t n = store_pread(file->fd, header, sizeof(header), 0);
-		uint64_t now;
+		size_t now = read_again(w, file, first, count, now_id);
+		uint64_t same = memcmp(id, now_id, sizeof(id)) == 0 ? same_blocks(w, size, now) : 0;
 
-		if (n != GCFS_HEADER)
-			return bad; /* emptied */
-		n = store_pread(file->fd, w->again, size, gcfs_block_offset(first, w->c->overhead));
-		if (n < (ssize_t)size)
-			return bad; /* made shorter */
-		now = memcmp(header + 2, id, sizeof(id)) == 0 ? mask : 0;
-		for (size_t i = 0; i * w->c->block < size; i++)
-			if (memcmp(w->cipher + i * w->c->block, w->again + i * w->c->block,
-				   min_u64(w->c->block, size - i * w->c->block)) != 0)
-				now &= ~bit(i);
-		bad |= now;
-		memcpy(id, header + 2, sizeof(id));
-		memcpy(w->cipher, w->again, size);
-		mask &= ~now & bad_blocks(w, id, first, w->cipher, size);
+		if (!now)
+			break;
+		bad |= mask & same;
+		mask &= ~same;
+		memcpy(w->cipher, w->again, now);
+		memcpy(id, now_id, sizeof(id));
+		size = now;
+		if (mask)
+			mask &= bad_blocks(w, id, first, w->cipher, size);
 	}
 	return bad;
 }
@@ -185,7 +222,7 @@ static int check_chunk(struct check_worker *w, struct check_file *file, uint64_t
 {
 	struct check *c = w->c;
 	uint64_t offset = gcfs_block_offset(first, c->overhead), mask;
-	size_t size = min_u64(count * c->block, file->size - offset);
+	size_t size = chunk_size(c, file->size, first, count);
 	ssize_t n = store_pread(file->fd, w->cipher, size, offset);
 
 	if (n < 0)
@@ -195,7 +232,7 @@ static int check_chunk(struct check_worker *w, struct check_file *file, uint64_t
 		size = (size_t)n - (size_t)n % c->block;
 	mask = size ? bad_blocks(w, file->id, first, w->cipher, size) : 0;
 	if (mask && c->params.live)
-		mask = still_bad(w, file, first, size, mask);
+		mask = still_bad(w, file, first, count, size, mask);
 	add_bad(c, file, first, mask);
 	return 0;
 }
@@ -443,6 +480,8 @@ void check_symlink(struct check_worker *w, const struct check_node *dir, int dir
 	ssize_t n = fd < 0 ? fd : store_readlink(fd, text, LINK_TEXT_MAX);
 	int r;
 
+	if (n == -EINVAL) /* exchanged meanwhile */
+		return;
 	if (n < 0) {
 		check_unreadable(w->c, dir, disk, name, (int)n);
 		return;

@@ -323,7 +323,7 @@ static int undo_move(int root_fd, int dir_fd, const struct record *rec)
 	if (!rec->to || !*rec->to || rec->to[strspn(rec->to, "0123456789")])
 		return -EBADMSG;
 	if (store_stat(dir_fd, rec->to, &st) == -ENOENT)
-		return 0;
+		return 1;
 	fd = quarantine_parent(root_fd, rec->path, &last);
 	return fd < 0 ? fd : rename_safely(dir_fd, rec->to, fd, last);
 }
@@ -337,8 +337,8 @@ static int undo_rename(int root_fd, const struct record *rec)
 
 	if (fd < 0 || to_fd < 0)
 		return fd < 0 ? fd : to_fd;
-	if (store_stat(fd, last, &st) == 0) /* it was not done */
-		return 0;
+	if (store_stat(fd, last, &st) == 0)
+		return 1;
 	return rename_safely(to_fd, to_last, fd, last);
 }
 
@@ -355,7 +355,7 @@ static int undo_create(int root_fd, const struct record *rec)
 		return fd < 0 ? fd : -EBADMSG;
 	n = store_read_file(fd, last, text, sizeof(text));
 	if (n == -ENOENT)
-		return 0;
+		return 1;
 	if (n < 0 || (size_t)n != strlen(rec->text) || memcmp(text, rec->text, (size_t)n) != 0)
 		return n < 0 ? (int)n : -EEXIST;
 	r = store_unlink(fd, last);
@@ -378,15 +378,16 @@ static int undo_attribute(int root_fd, const struct record *rec)
 	if (n < 0)
 		return -EBADMSG;
 	r = store_setxattr(fd, rec->attribute, value, (size_t)n, XATTR_CREATE);
-	return r == -EEXIST ? 0 : r;
+	return r == -EEXIST ? 1 : r;
 }
 
+/* 0; 1: it was not done at all; negative errno. */
 static int undo_record(int root_fd, int dir_fd, const struct record *rec)
 {
 	if (!rec->action || !rec->path)
 		return -EBADMSG;
 	if (strcmp(rec->action, "found") == 0)
-		return 0;
+		return 1;
 	if (strcmp(rec->action, "move") == 0)
 		return undo_move(root_fd, dir_fd, rec);
 	if (strcmp(rec->action, "rename") == 0)
@@ -418,7 +419,7 @@ static int undo_line(int root_fd, int dir_fd, const char *line, size_t size, uns
 		.attribute = path_of(o, "attribute"),
 	};
 	r = undo_record(root_fd, dir_fd, &rec);
-	if (r == 0 && strcmp(rec.action, "found") != 0)
+	if (r == 0)
 		++*done;
 	free(rec.path);
 	free(rec.to);

@@ -22,7 +22,14 @@
 #include "log.h"
 #include "util.h"
 
-enum { POLL_MS = 200, TELL_MS = 1000, NICE = 19, IO_CLASS_BEST_EFFORT = 2, IO_LEVEL_LOWEST = 7 };
+enum {
+	POLL_MS = 200,
+	WRITE_MS = 20,
+	TELL_MS = 1000,
+	NICE = 19,
+	IO_CLASS_BEST_EFFORT = 2,
+	IO_LEVEL_LOWEST = 7
+};
 
 struct server_check {
 	struct server_check_params params;
@@ -57,7 +64,7 @@ static int write_bytes(struct server_check *s, const char *line, size_t size)
 		} else if (atomic_load(&s->stop) || !summary.complete) {
 			return -ECANCELED;
 		} else {
-			poll(&p, 1, POLL_MS);
+			poll(&p, 1, WRITE_MS);
 		}
 	}
 	return 0;

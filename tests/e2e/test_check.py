@@ -807,7 +807,7 @@ def ask_with_pipe(ck, name="web"):
     return answer, r
 
 
-def many_damages(v, n=3000):
+def many_damages(v, n=700):
     """More findings than a pipe holds."""
     for i in range(n):
         (v.root / f"foreign-{i:05}").touch()
@@ -843,7 +843,7 @@ def test_online_reader_that_goes(ck, template):
             os.close(r)
             ck.wait_for_log("check stopped")
             ck.log.write_text("")
-        assert len(online(ck, status=DAMAGED)["findings"]) == 3000
+        assert len(online(ck, status=DAMAGED)["findings"]) == 700
         assert ck.state()["state"] == "unlocked"
 
 
