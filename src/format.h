@@ -27,6 +27,7 @@ struct format_params {
 	int kind;               /* enum config_format */
 	int root_fd;            /* of the lower; borrowed, must stay open as long as the format */
 	uint64_t scrypt_memory; /* bytes opening may take */
+	bool may_repair;        /* the data path may mend what a crash left: writes, and is alone */
 };
 
 /* What the data path found damaged, for the log: once for each place. what: words; where: path in the lower,

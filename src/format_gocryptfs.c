@@ -25,6 +25,7 @@ static void gocryptfs_free(void *state)
 	secret_free(g->master);
 	gcfs_names_free(g->names);
 	gcfs_content_free(g->content);
+	pthread_mutex_destroy(&g->repair_lock);
 	free(g);
 }
 
@@ -68,6 +69,7 @@ static int gocryptfs_open(const struct format_params *params, void **ret_state, 
 	g = calloc(1, sizeof(*g));
 	if (!g)
 		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "cannot open the volume");
+	pthread_mutex_init(&g->repair_lock, NULL);
 	r = gcfs_config_parse(text, size, &g->config, err);
 	if (r < 0) {
 		gocryptfs_free(g);
@@ -75,6 +77,7 @@ static int gocryptfs_open(const struct format_params *params, void **ret_state, 
 	}
 	g->root_fd = params->root_fd;
 	g->scrypt_memory = params->scrypt_memory;
+	g->may_repair = params->may_repair;
 	*ret_state = g;
 	return 0;
 }
@@ -286,6 +289,15 @@ static int gocryptfs_start(struct format *f, struct error *err)
 
 /* ---- making a volume ---- */
 
+/* What an init that was interrupted leaves; without a config nothing can depend on it. */
+static bool is_init_leftover(int root_fd, const char *disk)
+{
+	struct stat st;
+
+	return (strcmp(disk, GCFS_DIRIV_FILE) == 0 || strcmp(disk, GCFS_CONF_FILE ".tmp") == 0) &&
+	       store_stat(root_fd, disk, &st) == 0 && S_ISREG(st.st_mode);
+}
+
 static int check_empty(int root_fd, struct error *err)
 {
 	autodir DIR *dir = NULL;
@@ -301,7 +313,8 @@ static int check_empty(int root_fd, struct error *err)
 	}
 	errno = 0;
 	while ((e = readdir(dir)))
-		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
+		    !is_init_leftover(root_fd, e->d_name))
 			return error_set(err, -ENOTEMPTY, EXIT_STATUS_FAILED,
 					 "the directory is not empty: it has \"%s\"", e->d_name);
 	if (errno)
@@ -354,22 +367,33 @@ static int make_config(const struct key *key, unsigned log_n, uint64_t scrypt_me
 				  err);
 }
 
-/* The config is complete on disk under another name before it appears under its own: a volume is there whole
- * or not at all. */
+static int write_files(int root_fd, const uint8_t iv[GCFS_IV_SIZE], const char *text, size_t size)
+{
+	int r = store_write_file(root_fd, GCFS_DIRIV_FILE, iv, GCFS_IV_SIZE, 0444, true);
+
+	if (r == 0)
+		r = store_write_file(root_fd, GCFS_CONF_FILE ".tmp", text, size, 0400, true);
+	if (r == 0)
+		r = store_fsync(root_fd, false);
+	if (r == 0)
+		r = store_rename(root_fd, GCFS_CONF_FILE ".tmp", root_fd, GCFS_CONF_FILE, 0);
+	return r == 0 ? store_fsync(root_fd, false) : r;
+}
+
+/* All is on disk, the config under another name, before the config gets its own: a volume is there whole or
+ * not at all. */
 static int write_volume(int root_fd, const char *text, size_t size, struct error *err)
 {
 	uint8_t iv[GCFS_IV_SIZE] = {0};
 	int r = crypto_random(iv, sizeof(iv));
 
-	if (r == 0)
-		r = store_write_file(root_fd, GCFS_DIRIV_FILE, iv, sizeof(iv), 0444, true);
-	if (r == 0)
-		r = store_write_file(root_fd, GCFS_CONF_FILE ".tmp", text, size, 0400, true);
-	if (r == 0)
-		r = store_rename(root_fd, GCFS_CONF_FILE ".tmp", root_fd, GCFS_CONF_FILE, 0);
-	if (r == 0)
-		r = store_fsync(root_fd, false);
+	if (r == 0) {
+		store_unlink(root_fd, GCFS_CONF_FILE ".tmp");
+		store_unlink(root_fd, GCFS_DIRIV_FILE);
+		r = write_files(root_fd, iv, text, size);
+	}
 	if (r < 0) {
+		store_unlink(root_fd, GCFS_CONF_FILE);
 		store_unlink(root_fd, GCFS_CONF_FILE ".tmp");
 		store_unlink(root_fd, GCFS_DIRIV_FILE);
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot write the volume's files");

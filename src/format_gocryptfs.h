@@ -17,12 +17,37 @@ struct gocryptfs {
 	char identifier[33];
 	struct gcfs_names *names; /* from start on */
 	struct gcfs_content *content;
+	bool may_repair; /* the mount may write, and nobody else does */
+	pthread_mutex_t repair_lock;
 };
 
 static inline struct gocryptfs *gocryptfs_of(const struct format *f)
 {
 	return f->state;
 }
+
+/*
+ * Names for what is not finished: gocryptfs takes them for the text of a long name whose object is gone, and
+ * skips them without a word (its own parked IVs make its -fsck complain). No base64url has a dot, so that no
+ * long name is among them.
+ */
+#define GOCRYPTFS_MAKING "mkdir"                           /* a directory that has no IV yet */
+#define GOCRYPTFS_REMOVING "rmdir"                         /* a directory that nobody sees any more */
+#define GOCRYPTFS_PARKED "diriv"                           /* an IV on its way */
+#define GOCRYPTFS_PARKED_FOREIGN GCFS_DIRIV_FILE ".rmdir." /* and gocryptfs's own name for it */
+int gocryptfs_temporary_name(const char *what, char ret_name[NAME_MAX + 1]);
+
+/* -ENOTEMPTY when a directory has anything but its IV and what interrupted operations left; *ret_iv tells
+ * whether there is an IV. dir_fd: O_RDONLY. */
+int gocryptfs_check_removable(int dir_fd, bool *ret_iv);
+/* Removes what they left. -ENOTEMPTY as above; then some of it may be gone. */
+int gocryptfs_remove_leftovers(int dir_fd);
+
+/* Writes the IV of a new directory, durably. 5 system calls. */
+int gocryptfs_write_iv(int dir_fd, const uint8_t iv[GCFS_IV_SIZE]);
+/* A directory without a good IV that is empty gets a new one: no name depends on it. -EIO for any other, and
+ * where nothing may be repaired. */
+int gocryptfs_repair_iv(struct gocryptfs *g, int dir_fd, uint8_t ret_iv[GCFS_IV_SIZE]);
 
 /* The directory's IV; -EIO where it is missing or damaged, *ret_why says how. */
 int gocryptfs_read_iv(int dir_fd, uint8_t ret_iv[GCFS_IV_SIZE], const char **ret_why);
