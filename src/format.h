@@ -137,6 +137,8 @@ ssize_t format_write(struct format *f, struct format_file *file, struct format_i
 int format_truncate(struct format *f, struct format_file *file, struct format_io *io, uint64_t size);
 int format_fallocate(struct format *f, struct format_file *file, struct format_io *io, int mode,
 		     uint64_t offset, uint64_t length);
+/* What was written is on disk; data_only as fdatasync(2). */
+int format_fsync(struct format *f, struct format_file *file, bool data_only);
 int format_seek(struct format *f, struct format_file *file, uint64_t offset, int whence,
 		uint64_t *ret_offset);
 

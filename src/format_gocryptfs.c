@@ -25,6 +25,7 @@ static void gocryptfs_free(void *state)
 	secret_free(g->master);
 	gcfs_names_free(g->names);
 	gcfs_content_free(g->content);
+	gocryptfs_redo_free(&g->redo);
 	pthread_mutex_destroy(&g->repair_lock);
 	free(g);
 }
@@ -70,6 +71,7 @@ static int gocryptfs_open(const struct format_params *params, void **ret_state, 
 	if (!g)
 		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "cannot open the volume");
 	pthread_mutex_init(&g->repair_lock, NULL);
+	gocryptfs_redo_init(&g->redo);
 	r = gcfs_config_parse(text, size, &g->config, err);
 	if (r < 0) {
 		gocryptfs_free(g);
@@ -284,6 +286,9 @@ static int gocryptfs_start(struct format *f, struct error *err)
 	if (r < 0)
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot derive the volume's keys");
 	secret_free(steal_ptr(&g->master));
+	/* With names in clear the log would be seen. */
+	if (g->may_repair && !(g->config.flags & GCFS_PLAINTEXT_NAMES))
+		gocryptfs_redo_start(&g->redo, g->root_fd, g->content);
 	return 0;
 }
 
@@ -451,6 +456,7 @@ const struct format_ops format_gocryptfs_ops = {
 	.write = gocryptfs_write,
 	.truncate = gocryptfs_truncate,
 	.fallocate = gocryptfs_fallocate,
+	.fsync = gocryptfs_fsync,
 	.seek = gocryptfs_seek,
 	.getxattr = gocryptfs_getxattr,
 	.listxattr = gocryptfs_listxattr,

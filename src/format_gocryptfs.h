@@ -4,6 +4,7 @@
 #ifndef CKRFS_FORMAT_GOCRYPTFS_H
 #define CKRFS_FORMAT_GOCRYPTFS_H
 
+#include "format_gocryptfs_redo.h"
 #include "format_impl.h"
 #include "gcfs_config.h"
 #include "gcfs_content.h"
@@ -19,6 +20,7 @@ struct gocryptfs {
 	struct gcfs_content *content;
 	bool may_repair; /* the mount may write, and nobody else does */
 	pthread_mutex_t repair_lock;
+	struct gocryptfs_redo redo;
 };
 
 static inline struct gocryptfs *gocryptfs_of(const struct format *f)
@@ -79,6 +81,7 @@ ssize_t gocryptfs_write(struct format *f, struct format_file *file, struct forma
 int gocryptfs_truncate(struct format *f, struct format_file *file, struct format_io *io, uint64_t size);
 int gocryptfs_fallocate(struct format *f, struct format_file *file, struct format_io *io, int mode,
 			uint64_t offset, uint64_t length);
+int gocryptfs_fsync(struct format *f, struct format_file *file, bool data_only);
 int gocryptfs_seek(struct format *f, struct format_file *file, uint64_t offset, int whence,
 		   uint64_t *ret_offset);
 

@@ -350,6 +350,11 @@ int store_fsync(int fd, bool data_only)
 	return (data_only ? fdatasync(fd) : fsync(fd)) < 0 ? -errno : 0;
 }
 
+int store_syncfs(int fd)
+{
+	return syncfs(fd) < 0 ? -errno : 0;
+}
+
 ssize_t store_getxattr(int fd, const char *name, void *buf, size_t size)
 {
 	ssize_t n = getxattr(fd_path(fd).text, name, buf, size);

@@ -96,6 +96,7 @@ int store_truncate(int fd, uint64_t size);
 int store_fallocate(int fd, int mode, uint64_t offset, uint64_t length);
 int store_seek(int fd, uint64_t offset, int whence, uint64_t *ret_offset);
 int store_fsync(int fd, bool data_only);
+int store_syncfs(int fd); /* everything on the fd's file system */
 
 /* ---- extended attributes, PROC: the fd may be O_PATH, also of a symlink or device ---- */
 

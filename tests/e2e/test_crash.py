@@ -249,3 +249,104 @@ def test_killed_at_each_step(killer, name, tear):
         return
     assert killer.every_step(prepare, act, check, tear) > 0
     killer.finish()
+
+
+# ---- at random
+
+WRITER = r"""
+import os, random, sys
+root, seed = sys.argv[1], int(sys.argv[2])
+rng = random.Random(seed)
+out = sys.stdout.buffer
+
+def say(*words):
+    out.write(" ".join(map(str, words)).encode() + b"\n")
+    out.flush()
+
+# Each file belongs to one name; block n of version v is bytes of v. A line is written once fsync has returned.
+version = dict.fromkeys(range(8), 0)
+say("go")
+while True:
+    i = rng.randrange(8)
+    version[i] += 1
+    path = os.path.join(root, f"file{i}" + "x" * (i % 2 * 200))
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    say("begin", i, version[i])
+    at = rng.randrange(60) * 1000
+    os.pwrite(fd, bytes([version[i] % 250 + 1]) * rng.choice([10, 4096, 9000, 300000]), at)
+    if rng.random() < 0.2:
+        os.ftruncate(fd, 70001)
+    os.fsync(fd)
+    size = os.fstat(fd).st_size
+    with open(path, "rb") as f:
+        content = f.read()
+    say("synced", i, version[i], size, content.hex() if len(content) < 500000 else "")
+    os.close(fd)
+    d = os.path.join(root, f"dir{rng.randrange(6)}" + "y" * rng.choice([0, 200]))
+    try:
+        if rng.random() < 0.5:
+            os.mkdir(d)
+            os.mkdir(os.path.join(d, "z" * rng.choice([3, 230])))
+        else:
+            for name in os.listdir(d):
+                os.rmdir(os.path.join(d, name))
+            os.rmdir(d)
+        os.rename(d, d + "-moved")
+        os.rmdir(d + "-moved")
+    except OSError as e:
+        if e.errno not in (2, 17, 39):
+            raise
+"""
+
+
+def check_files(root, said):
+    """Every block of a file is as it was synced last, or as the write that came after it would have it."""
+    synced, begun = {}, {}
+    for line in said:
+        words = line.split()
+        if words[0] == "synced":
+            synced[int(words[1])] = (int(words[2]), bytes.fromhex(words[4]))
+        elif words[0] == "begin":
+            begun[int(words[1])] = int(words[2])
+    for i, (version, content) in synced.items():
+        with open(root / (f"file{i}" + "x" * (i % 2 * 200)), "rb") as f:
+            seen = f.read()
+        if begun[i] == version:
+            assert seen == content, f"file {i}"
+            continue
+        later = begun[i] % 250 + 1
+        assert len(seen) >= min(len(content), 70001)
+        for at, byte in enumerate(seen):
+            old = content[at] if at < len(content) else 0
+            if byte != old:
+                assert byte == later, (i, at)
+
+
+def test_killed_at_random(ck):
+    """Nothing that was synced is lost or mixed up, however often the server dies."""
+    volume = ck.volume()
+    rng = random.Random(os.environ.get("CKRFS_CRASH_SEED", "1"))
+    for turn in range(ROUNDS):
+        ck.mount()
+        root = ck.mnt / "r"
+        shutil.rmtree(root, ignore_errors=True)
+        root.mkdir()
+        victim = ck.state()[rng.choice(["server_pid", "keeper_pid"])]
+        with child([sys.executable, "-c", WRITER, str(root), str(turn)], stdout=subprocess.PIPE) as writer:
+            lines = rng.randrange(2, 40)
+            said = [writer.stdout.readline().decode() for _ in range(lines)]
+            os.kill(victim, signal.SIGKILL)
+            said += writer.stdout.read().decode().splitlines()
+        said = [line for line in said if line.count(" ") >= 2]
+        wait_until("the server to end", lambda: not ck.processes() or ck.state()["state"] in ("failed", "dead"))
+        ck.umount()
+        with ck.mounted():
+            check_files(root, said)
+            seen = look(ck.mnt)
+        if turn % 10 == 0:
+            volume.fsck()
+            with volume.mounted(ck.dir / "peer", read_only=True) as peer:
+                assert look(peer) == seen
+    with ck.mounted():
+        shutil.rmtree(root)
+    assert set(os.listdir(volume.cipher)) <= {"gocryptfs.conf", "gocryptfs.diriv"}
