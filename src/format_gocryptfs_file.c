@@ -463,7 +463,13 @@ static int shrink(struct access *a, uint64_t size)
 		return r;
 	if (size % GCFS_BLOCK)
 		return shrink_in_block(a, size / GCFS_BLOCK, size % GCFS_BLOCK, disk_size);
-	return store_truncate(a->file->fd, disk_size);
+	/* What the log knows of the blocks that go must not come back. */
+	redo_begin(a, size / GCFS_BLOCK, 0, true);
+	r = gocryptfs_redo_sync(&a->g->redo);
+	if (r == 0)
+		r = store_truncate(a->file->fd, disk_size);
+	gocryptfs_redo_end(&a->g->redo);
+	return r;
 }
 
 static int grow(struct access *a, uint64_t size)

@@ -14,7 +14,7 @@
 
 #define REDO_FILE GCFS_LONG_PREFIX "redo.1" GCFS_LONG_SUFFIX
 
-enum { LOG_SIZE = 16 << 20, LOG_MAX = LOG_SIZE + FORMAT_IO_ROOM, STEP = 512, WALK_DEPTH = 200, SHRINK = 1 };
+enum { LOG_SIZE = 4 << 20, LOG_MAX = LOG_SIZE + FORMAT_IO_ROOM, STEP = 512, WALK_DEPTH = 200, SHRINK = 1 };
 
 /* Read by the machine that wrote it: the log does not outlive a crash by more than the next mount. A record
  * begins at a multiple of STEP. */
@@ -48,14 +48,35 @@ void gocryptfs_redo_free(struct gocryptfs_redo *redo)
 
 /* ---- writing ---- */
 
+/*
+ * Filled with zeros: syncing it later is then a write of data alone. One that grew would make the lower
+ * commit its journal, and ext4 (data=ordered) would send the very blocks that are logged to the disk before
+ * the log is certain to be there.
+ */
+static int log_create(int root_fd)
+{
+	autofd int fd = store_open(root_fd, REDO_FILE, O_RDWR | O_CREAT | O_EXCL, 0600);
+	autofree uint8_t *zeros = calloc(1, LOG_MAX);
+	int r;
+
+	if (fd < 0)
+		return fd;
+	r = !zeros ? -ENOMEM : store_pwrite(fd, zeros, LOG_MAX, 0) == LOG_MAX ? 0 : -ENOSPC;
+	if (r == 0)
+		r = store_fsync(fd, false);
+	if (r < 0) {
+		store_unlink(root_fd, REDO_FILE);
+		return r;
+	}
+	return steal_fd(&fd);
+}
+
 /* The log, made when the first block is rewritten: a mount that changes nothing leaves nothing. */
 static int log_fd(struct gocryptfs_redo *redo)
 {
 	pthread_mutex_lock(&redo->create_lock);
 	if (redo->fd < 0 && !redo->useless) {
-		redo->fd = store_open(redo->root_fd, REDO_FILE, O_RDWR | O_CREAT | O_EXCL, 0600);
-		if (redo->fd >= 0)
-			store_fsync(redo->fd, false);
+		redo->fd = log_create(redo->root_fd);
 		redo->useless = redo->fd < 0;
 	}
 	pthread_mutex_unlock(&redo->create_lock);
@@ -105,7 +126,7 @@ void gocryptfs_redo_begin(struct gocryptfs_redo *redo, const struct gocryptfs_re
 	head.serial = atomic_fetch_add(&redo->serial, 1);
 	/* The head last: a record that has one is whole. */
 	if ((!w->size || store_pwrite(fd, w->blocks, w->size, at + sizeof(head)) == (ssize_t)w->size) &&
-	    store_pwrite(fd, &head, sizeof(head), at) == sizeof(head) && w->size)
+	    store_pwrite(fd, &head, sizeof(head), at) == sizeof(head) && (w->size || w->shrink))
 		atomic_fetch_add(&redo->dirty, 1);
 }
 
@@ -189,7 +210,8 @@ static bool block_good_on_disk(const struct playback *p, uint64_t block)
 	return n > 0 && block_good(p, block, disk, (size_t)n);
 }
 
-static void play_record(struct playback *p, const struct record *rec)
+/* Blocks from limit on were cut off the file after the record was made. */
+static void play_record(struct playback *p, const struct record *rec, uint64_t limit)
 {
 	size_t step = GCFS_BLOCK + p->overhead;
 
@@ -197,6 +219,8 @@ static void play_record(struct playback *p, const struct record *rec)
 		uint64_t block = rec->first + at / step, offset = gcfs_block_offset(block, p->overhead);
 		size_t size = (size_t)min_u64(step, rec->size - at);
 
+		if (block >= limit)
+			break;
 		if (block_good_on_disk(p, block) || !block_good(p, block, rec->blocks + at, size))
 			continue;
 		if (store_pwrite(p->fd, rec->blocks + at, size, offset) == (ssize_t)size &&
@@ -229,25 +253,41 @@ static bool is_file_of(const struct playback *p, const struct record *rec)
 	return rec->ino == p->ino && memcmp(rec->id, p->id, GCFS_FILE_ID) == 0;
 }
 
+/* Blocks in so many bytes of ciphertext. */
+static uint64_t blocks_in(const struct playback *p, uint64_t size)
+{
+	return (gcfs_plain_size(p->content, size) + GCFS_BLOCK - 1) / GCFS_BLOCK;
+}
+
+/* What blocks older records may still tell of. */
+static uint64_t limit_before(const struct playback *p, const struct record *rec, uint64_t limit)
+{
+	if (rec->flags & SHRINK)
+		limit = min_u64(limit, rec->first + (rec->size ? 1 : 0));
+	return min_u64(limit, blocks_in(p, rec->old_size));
+}
+
 /* Newest first: what a newer record made good, an older one leaves alone. */
 static void play_file(struct playback *p, int dir_fd, const char *disk)
 {
 	autofd int fd = store_open(dir_fd, disk, O_RDWR | O_NONBLOCK, 0);
 	uint8_t header[GCFS_HEADER];
 	struct stat st;
-	uint64_t old_size = UINT64_MAX;
+	uint64_t old_size = UINT64_MAX, limit;
 
 	if (fd < 0 || store_stat_fd(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_ino != p->ino ||
 	    store_pread(fd, header, sizeof(header), 0) != sizeof(header) ||
 	    gcfs_header_parse(header, p->id) < 0)
 		return;
 	p->fd = fd;
+	limit = blocks_in(p, (uint64_t)st.st_size);
 	for (size_t i = p->n; i-- > 0;) {
 		if (!is_file_of(p, p->records[i]))
 			continue;
 		if (old_size == UINT64_MAX)
 			old_size = p->records[i]->old_size;
-		play_record(p, p->records[i]);
+		play_record(p, p->records[i], limit);
+		limit = limit_before(p, p->records[i], limit);
 	}
 	if (old_size != UINT64_MAX)
 		cut_tail(p, old_size);

@@ -36,7 +36,7 @@ struct gocryptfs_redo_write {
 	uint64_t first;    /* block that it begins with */
 	uint64_t old_size; /* ciphertext bytes the file had */
 	const uint8_t *blocks;
-	size_t size; /* of those blocks that are there already; 0: it only appends */
+	size_t size; /* of those blocks that are there already; 0: it only appends, or cuts */
 	bool shrink; /* the file ends behind them afterwards */
 };
 
