@@ -26,6 +26,8 @@ static void gocryptfs_free(void *state)
 	secret_free(g->master);
 	gcfs_names_free(g->names);
 	gcfs_content_free(g->content);
+	gocryptfs_redo_free(&g->redo);
+	pthread_mutex_destroy(&g->repair_lock);
 	free(g);
 }
 
@@ -89,6 +91,8 @@ static int gocryptfs_open(const struct format_params *params, void **ret_state, 
 	g = calloc(1, sizeof(*g));
 	if (!g)
 		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "cannot open the volume");
+	pthread_mutex_init(&g->repair_lock, NULL);
+	gocryptfs_redo_init(&g->redo);
 	r = gcfs_config_parse(text, size, &g->config, err);
 	if (r < 0) {
 		gocryptfs_free(g);
@@ -96,6 +100,7 @@ static int gocryptfs_open(const struct format_params *params, void **ret_state, 
 	}
 	g->root_fd = params->root_fd;
 	g->scrypt_memory = params->scrypt_memory;
+	g->may_repair = params->may_repair;
 	*ret_state = g;
 	return 0;
 }
@@ -376,10 +381,22 @@ static int gocryptfs_start(struct format *f, struct error *err)
 	if (r < 0)
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot derive the volume's keys");
 	secret_free(steal_ptr(&g->master));
+	/* With names in clear the log would be seen. */
+	if (g->may_repair && !(g->config.flags & GCFS_PLAINTEXT_NAMES))
+		gocryptfs_redo_start(&g->redo, g->root_fd, g->content);
 	return 0;
 }
 
 /* ---- making a volume ---- */
+
+/* What an init that was interrupted leaves; without a config nothing can depend on it. */
+static bool is_init_leftover(int root_fd, const char *disk)
+{
+	struct stat st;
+
+	return (strcmp(disk, GCFS_DIRIV_FILE) == 0 || strcmp(disk, GCFS_CONF_FILE ".tmp") == 0) &&
+	       store_stat(root_fd, disk, &st) == 0 && S_ISREG(st.st_mode);
+}
 
 static int check_empty(int root_fd, struct error *err)
 {
@@ -396,7 +413,8 @@ static int check_empty(int root_fd, struct error *err)
 	}
 	errno = 0;
 	while ((e = readdir(dir)))
-		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
+		    !is_init_leftover(root_fd, e->d_name))
 			return error_set(err, -ENOTEMPTY, EXIT_STATUS_FAILED,
 					 "the directory is not empty: it has \"%s\"", e->d_name);
 	if (errno)
@@ -472,22 +490,34 @@ static int make_config(const struct format_init_params *params, struct gcfs_conf
 	return gcfs_config_create(&kind, passphrase, master, log_n, params->scrypt_memory, ret_config, err);
 }
 
-/* The config is complete on disk under another name before it appears under its own: a volume is there whole
- * or not at all. */
+/* iv NULL: none is wanted. */
+static int write_files(int root_fd, const uint8_t *iv, const char *text, size_t size)
+{
+	int r = iv ? store_write_file(root_fd, GCFS_DIRIV_FILE, iv, GCFS_IV_SIZE, 0444, true) : 0;
+
+	if (r == 0)
+		r = store_write_file(root_fd, GCFS_CONF_FILE ".tmp", text, size, 0400, true);
+	if (r == 0)
+		r = store_fsync(root_fd, false);
+	if (r == 0)
+		r = store_rename(root_fd, GCFS_CONF_FILE ".tmp", root_fd, GCFS_CONF_FILE, 0);
+	return r == 0 ? store_fsync(root_fd, false) : r;
+}
+
+/* All is on disk, the config under another name, before the config gets its own: a volume is there whole or
+ * not at all. */
 static int write_volume(int root_fd, bool has_iv, const char *text, size_t size, struct error *err)
 {
 	uint8_t iv[GCFS_IV_SIZE] = {0};
 	int r = crypto_random(iv, sizeof(iv));
 
-	if (r == 0 && has_iv)
-		r = store_write_file(root_fd, GCFS_DIRIV_FILE, iv, sizeof(iv), 0444, true);
-	if (r == 0)
-		r = store_write_file(root_fd, GCFS_CONF_FILE ".tmp", text, size, 0400, true);
-	if (r == 0)
-		r = store_rename(root_fd, GCFS_CONF_FILE ".tmp", root_fd, GCFS_CONF_FILE, 0);
-	if (r == 0)
-		r = store_fsync(root_fd, false);
+	if (r == 0) {
+		store_unlink(root_fd, GCFS_CONF_FILE ".tmp");
+		store_unlink(root_fd, GCFS_DIRIV_FILE);
+		r = write_files(root_fd, has_iv ? iv : NULL, text, size);
+	}
 	if (r < 0) {
+		store_unlink(root_fd, GCFS_CONF_FILE);
 		store_unlink(root_fd, GCFS_CONF_FILE ".tmp");
 		store_unlink(root_fd, GCFS_DIRIV_FILE);
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot write the volume's files");
@@ -545,6 +575,7 @@ const struct format_ops format_gocryptfs_ops = {
 	.write = gocryptfs_write,
 	.truncate = gocryptfs_truncate,
 	.fallocate = gocryptfs_fallocate,
+	.fsync = gocryptfs_fsync,
 	.seek = gocryptfs_seek,
 	.getxattr = gocryptfs_getxattr,
 	.listxattr = gocryptfs_listxattr,

@@ -147,7 +147,11 @@ static int open_volume(struct mount *m, bool shared, struct error *err)
 		.read_only = cfg->read_only,
 		.shared = shared,
 	};
-	struct format_params format = {.kind = cfg->format, .scrypt_memory = cfg->scrypt_memory};
+	struct format_params format = {
+		.kind = cfg->format,
+		.scrypt_memory = cfg->scrypt_memory,
+		.may_repair = !cfg->read_only && !cfg->shared,
+	};
 	int r = lower_open(&lower, &m->lower, err);
 
 	if (r < 0)

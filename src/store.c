@@ -263,6 +263,11 @@ ssize_t store_getdents(int fd, void *buf, size_t size)
 	return n < 0 ? -errno : n;
 }
 
+int store_rewind(int fd)
+{
+	return lseek(fd, 0, SEEK_SET) < 0 ? -errno : 0;
+}
+
 ssize_t store_read_file(int dir_fd, const char *name, void *buf, size_t size)
 {
 	autofd int fd = -1;

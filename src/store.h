@@ -77,6 +77,9 @@ ssize_t store_readlink(int fd, char *ret_target, size_t size); /* of an O_PATH f
 /* getdents64(2) as it is: linux_dirent64 records from the fd's position on. */
 ssize_t store_getdents(int fd, void *buf, size_t size);
 
+/* getdents64(2) begins anew. */
+int store_rewind(int fd);
+
 /* A whole small file: at most size bytes; the bytes read. Regular files only: -EINVAL otherwise. */
 ssize_t store_read_file(int dir_fd, const char *name, void *buf, size_t size);
 /* Creates it with exactly these contents (O_EXCL); on failure it is gone again. sync: fsync before close. */
