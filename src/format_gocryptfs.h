@@ -18,7 +18,8 @@ struct gocryptfs {
 	char identifier[33];
 	struct gcfs_names *names; /* from start on */
 	struct gcfs_content *content;
-	bool may_repair; /* the mount may write, and nobody else does */
+	bool moves_blocks; /* the lower does not overwrite in place: that may need room */
+	bool may_repair;   /* the mount may write, and nobody else does */
 	pthread_mutex_t repair_lock;
 	struct gocryptfs_redo redo;
 };
