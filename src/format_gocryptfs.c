@@ -381,6 +381,7 @@ static int gocryptfs_start(struct format *f, struct error *err)
 	if (r < 0)
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot derive the volume's keys");
 	secret_free(steal_ptr(&g->master));
+	g->moves_blocks = !store_overwrites(g->root_fd);
 	/* With names in clear the log would be seen. */
 	if (g->may_repair && !(g->config.flags & GCFS_PLAINTEXT_NAMES))
 		gocryptfs_redo_start(&g->redo, g->root_fd, g->content);

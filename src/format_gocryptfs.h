@@ -20,7 +20,8 @@ struct gocryptfs {
 	char slot[GCFS_SLOT_NAME_MAX + 1]; /* the key slot that opened it; "": another way */
 	struct gcfs_names *names;          /* from start on */
 	struct gcfs_content *content;
-	bool may_repair; /* the mount may write, and nobody else does */
+	bool moves_blocks; /* the lower does not overwrite in place: that may need room */
+	bool may_repair;   /* the mount may write, and nobody else does */
 	pthread_mutex_t repair_lock;
 	struct gocryptfs_redo redo;
 };

@@ -26,6 +26,7 @@ struct access {
 	uint64_t disk_size, size; /* ciphertext, plaintext bytes */
 	uint64_t ino;
 	bool sparse;     /* the lower may have holes in it */
+	bool keeps_old;  /* what is overwritten has to be put back when the disk is full */
 	bool new_header; /* io->disk begins with a header that is not on disk yet */
 };
 
@@ -244,7 +245,27 @@ static int reserve(struct access *a, uint64_t start, size_t size)
 	if (start >= a->disk_size || (start + size <= a->disk_size && !a->sparse))
 		return 0;
 	r = store_fallocate(a->file->fd, FALLOC_FL_KEEP_SIZE, start, size);
-	return r == -EOPNOTSUPP || r == -ENOSYS ? 0 : r;
+	if (r != -EOPNOTSUPP && r != -ENOSYS)
+		return r;
+	a->keeps_old = true;
+	return 0;
+}
+
+/* The disk may be full in the middle of blocks that exist: a copy of them, in io->plain. */
+static ssize_t keep_old(struct access *a, uint64_t start, size_t size)
+{
+	if (start >= a->disk_size || !(a->keeps_old || a->g->moves_blocks))
+		return 0;
+	return store_pread(a->file->fd, a->io->plain, (size_t)min_u64(size, a->disk_size - start), start);
+}
+
+/* What was overwritten comes back: it has room, since that was written just now. */
+static void put_back(struct access *a, uint64_t start, size_t written, size_t kept)
+{
+	if (written && kept)
+		store_pwrite(a->file->fd, a->io->plain, (size_t)min_u64(written, kept), start);
+	if (start + written > a->disk_size)
+		store_truncate(a->file->fd, a->disk_size);
 }
 
 /* The disk filled up behind the old end: what came after the last whole block goes. Bytes of blocks that
@@ -287,11 +308,12 @@ static ssize_t put_run(struct access *a, uint64_t first, size_t size)
 {
 	uint64_t start = gcfs_block_offset(first, a->overhead);
 	size_t header = a->new_header && first == 0 ? GCFS_HEADER : 0;
-	ssize_t n;
-	int r = reserve(a, start, size);
+	ssize_t n, kept = reserve(a, start, size);
 
-	if (r < 0)
-		return r;
+	if (kept == 0)
+		kept = keep_old(a, start, size);
+	if (kept < 0)
+		return kept;
 	if (a->new_header && first != 0) {
 		n = store_pwrite(a->file->fd, a->io->disk, GCFS_HEADER, 0);
 		if (n != GCFS_HEADER) {
@@ -306,8 +328,10 @@ static ssize_t put_run(struct access *a, uint64_t first, size_t size)
 			header_written(a);
 		return (ssize_t)size;
 	}
-	if (start < a->disk_size)
+	if (start < a->disk_size) {
+		put_back(a, start, n > 0 ? (size_t)n : 0, (size_t)kept);
 		return n < 0 ? n : -ENOSPC;
+	}
 	if (n >= 0 && header)
 		n = n > GCFS_HEADER ? n - GCFS_HEADER : 0;
 	size = cut_off(a, start, n > 0 ? (size_t)n : 0);

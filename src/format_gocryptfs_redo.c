@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cleanup.h"
 #include "gcfs_names.h"
@@ -14,7 +15,14 @@
 
 #define REDO_FILE GCFS_LONG_PREFIX "redo.1" GCFS_LONG_SUFFIX
 
-enum { LOG_SIZE = 4 << 20, LOG_MAX = LOG_SIZE + FORMAT_IO_ROOM, STEP = 512, WALK_DEPTH = 200, SHRINK = 1 };
+enum {
+	LOG_SIZE = 8 << 20,
+	LOG_MAX = LOG_SIZE + FORMAT_IO_ROOM,
+	STEP = 512,
+	WALK_DEPTH = 200,
+	SYNC_SECONDS = 1,
+	SHRINK = 1
+};
 
 /* Read by the machine that wrote it: the log does not outlive a crash by more than the next mount. A record
  * begins at a multiple of STEP. */
@@ -34,16 +42,25 @@ void gocryptfs_redo_init(struct gocryptfs_redo *redo)
 	redo->root_fd = -1;
 	pthread_rwlock_init(&redo->lock, NULL);
 	pthread_mutex_init(&redo->create_lock, NULL);
+	pthread_cond_init(&redo->wake, NULL);
 }
 
 void gocryptfs_redo_free(struct gocryptfs_redo *redo)
 {
+	if (redo->has_syncer) {
+		pthread_mutex_lock(&redo->create_lock);
+		redo->stop = true;
+		pthread_cond_signal(&redo->wake);
+		pthread_mutex_unlock(&redo->create_lock);
+		pthread_join(redo->syncer, NULL);
+	}
 	if (redo->fd >= 0) {
 		store_unlink(redo->root_fd, REDO_FILE);
 		close(redo->fd);
 	}
 	pthread_rwlock_destroy(&redo->lock);
 	pthread_mutex_destroy(&redo->create_lock);
+	pthread_cond_destroy(&redo->wake);
 }
 
 /* ---- writing ---- */
@@ -61,7 +78,12 @@ static int log_create(int root_fd)
 
 	if (fd < 0)
 		return fd;
-	r = !zeros ? -ENOMEM : store_pwrite(fd, zeros, LOG_MAX, 0) == LOG_MAX ? 0 : -ENOSPC;
+	/* Where there is no room, nobody else shall find the disk full for it meanwhile. */
+	r = store_fallocate(fd, 0, 0, LOG_MAX);
+	if (r == -EOPNOTSUPP)
+		r = 0;
+	if (r == 0)
+		r = !zeros ? -ENOMEM : store_pwrite(fd, zeros, LOG_MAX, 0) == LOG_MAX ? 0 : -ENOSPC;
 	if (r == 0)
 		r = store_fsync(fd, false);
 	if (r < 0) {
@@ -71,6 +93,31 @@ static int log_create(int root_fd)
 	return steal_fd(&fd);
 }
 
+/* The lower writes blocks back on its own, seconds after they came; the log has to be there before. */
+static void *log_syncer(void *ctx)
+{
+	struct gocryptfs_redo *redo = ctx;
+	struct timespec until;
+
+	pthread_mutex_lock(&redo->create_lock);
+	while (!redo->stop) {
+		if (atomic_load(&redo->synced) >= atomic_load(&redo->added)) {
+			pthread_cond_wait(&redo->wake, &redo->create_lock);
+			continue;
+		}
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec += SYNC_SECONDS;
+		while (!redo->stop &&
+		       pthread_cond_timedwait(&redo->wake, &redo->create_lock, &until) != ETIMEDOUT)
+			;
+		pthread_mutex_unlock(&redo->create_lock);
+		gocryptfs_redo_sync(redo);
+		pthread_mutex_lock(&redo->create_lock);
+	}
+	pthread_mutex_unlock(&redo->create_lock);
+	return NULL;
+}
+
 /* The log, made when the first block is rewritten: a mount that changes nothing leaves nothing. */
 static int log_fd(struct gocryptfs_redo *redo)
 {
@@ -78,6 +125,8 @@ static int log_fd(struct gocryptfs_redo *redo)
 	if (redo->fd < 0 && !redo->useless) {
 		redo->fd = log_create(redo->root_fd);
 		redo->useless = redo->fd < 0;
+		redo->has_syncer =
+			redo->fd >= 0 && pthread_create(&redo->syncer, NULL, log_syncer, redo) == 0;
 	}
 	pthread_mutex_unlock(&redo->create_lock);
 	return redo->fd;
@@ -93,6 +142,15 @@ static void log_restart(struct gocryptfs_redo *redo)
 		atomic_store(&redo->end, 0);
 	}
 	pthread_rwlock_unlock(&redo->lock);
+}
+
+static void record_added(struct gocryptfs_redo *redo)
+{
+	if (atomic_fetch_add(&redo->added, 1) != atomic_load(&redo->synced))
+		return;
+	pthread_mutex_lock(&redo->create_lock);
+	pthread_cond_signal(&redo->wake);
+	pthread_mutex_unlock(&redo->create_lock);
 }
 
 void gocryptfs_redo_begin(struct gocryptfs_redo *redo, const struct gocryptfs_redo_write *w)
@@ -127,7 +185,7 @@ void gocryptfs_redo_begin(struct gocryptfs_redo *redo, const struct gocryptfs_re
 	/* The head last: a record that has one is whole. */
 	if ((!w->size || store_pwrite(fd, w->blocks, w->size, at + sizeof(head)) == (ssize_t)w->size) &&
 	    store_pwrite(fd, &head, sizeof(head), at) == sizeof(head) && (w->size || w->shrink))
-		atomic_fetch_add(&redo->dirty, 1);
+		record_added(redo);
 }
 
 void gocryptfs_redo_end(struct gocryptfs_redo *redo)
@@ -137,14 +195,15 @@ void gocryptfs_redo_end(struct gocryptfs_redo *redo)
 
 int gocryptfs_redo_sync(struct gocryptfs_redo *redo)
 {
-	uint64_t seen = atomic_load(&redo->dirty);
+	uint64_t added = atomic_load(&redo->added), synced = atomic_load(&redo->synced);
 	int r;
 
-	if (!seen)
+	if (synced >= added)
 		return 0;
 	r = store_fsync(redo->fd, true);
-	if (r == 0)
-		atomic_fetch_sub(&redo->dirty, seen);
+	/* Another thread may have come further. */
+	while (r == 0 && synced < added && !atomic_compare_exchange_weak(&redo->synced, &synced, added))
+		;
 	return r;
 }
 

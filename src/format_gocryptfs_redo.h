@@ -22,9 +22,12 @@ struct gocryptfs_redo {
 	bool useless; /* it could not be made */
 	/* Records are added by whoever shares it, and the log begins anew for whoever has it alone. */
 	pthread_rwlock_t lock;
-	pthread_mutex_t create_lock;
-	_Atomic uint64_t end;   /* where the next record goes */
-	_Atomic uint64_t dirty; /* records since the last sync */
+	pthread_mutex_t create_lock; /* fd while it is made, and the syncer's sleep */
+	pthread_cond_t wake;
+	pthread_t syncer;
+	bool has_syncer, stop;
+	_Atomic uint64_t end;           /* where the next record goes */
+	_Atomic uint64_t added, synced; /* records that must be on disk in time, and those that are */
 	_Atomic uint64_t serial;
 	uint64_t generation;
 };

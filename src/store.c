@@ -5,12 +5,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/fsuid.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
 
@@ -207,6 +209,14 @@ int store_chown(int fd, uid_t uid, gid_t gid)
 int store_utimens(int fd, const struct timespec times[2])
 {
 	return utimensat(proc_fd, fd_name(fd).text, times, 0) < 0 ? -errno : 0;
+}
+
+bool store_overwrites(int fd)
+{
+	struct statfs st;
+
+	return fstatfs(fd, &st) == 0 &&
+	       (st.f_type == EXT4_SUPER_MAGIC || st.f_type == XFS_SUPER_MAGIC || st.f_type == TMPFS_MAGIC);
 }
 
 int store_statvfs(int fd, struct statvfs *ret)

@@ -61,6 +61,8 @@ int store_stat_fd(int fd, struct stat *ret);
 int store_chmod(int fd, mode_t mode); /* PROC */
 int store_chown(int fd, uid_t uid, gid_t gid);
 int store_utimens(int fd, const struct timespec times[2]); /* PROC */
+/* Is this a file system that is known to overwrite what is allocated where it is? */
+bool store_overwrites(int fd);
 int store_statvfs(int fd, struct statvfs *ret);
 
 /* ---- changing directories ---- */

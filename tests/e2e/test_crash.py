@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 import pytest
-from support import BUSY, DONE, FAILED, TOOLS, alive, child, run, sanitized, wait_until
+from support import DONE, TOOLS, alive, child, run, sanitized, wait_until
 
 ROUNDS = int(os.environ.get("CKRFS_CRASH_ROUNDS", "4" if sanitized() else "40"))
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -350,3 +350,61 @@ def test_killed_at_random(ck):
     with ck.mounted():
         shutil.rmtree(root)
     assert set(os.listdir(volume.cipher)) <= {"gocryptfs.conf", "gocryptfs.diriv"}
+
+
+# ---- interrupted init; a full disk without fallocate
+
+def test_init_killed_at_each_step(ck):
+    """No volume or a whole one; what is left does not block the next init."""
+    control = Control(ck)
+    raw = os.urandom(32)  # no costly stretching
+    ck.keep_secret(raw)
+    key = f"file:{ck.key_file(raw.hex())}?fmt=hex"
+    for n in range(1, 60):
+        d = ck.dir / f"init{n}"
+        d.mkdir()
+        control["countdown"] = n
+        done = ck.run("init", d, "--key", key)
+        control["countdown"] = 0
+        if done.returncode == DONE:
+            assert n > 4
+            break
+        assert done.returncode == -signal.SIGKILL, done
+        if not (d / "gocryptfs.conf").exists():
+            ck.run("init", d, "--key", key, status=DONE)
+        ck.configure("volume web", source=d, key=key)
+        with ck.mounted():
+            put(ck.mnt / "f")
+            assert look(ck.mnt)["f"][1] == b"content"
+    else:
+        raise AssertionError("no end of steps")
+
+
+@pytest.mark.parametrize("system", [["ext4"], ["ext4", "-O", "^extent,^64bit"]], ids=["ext4", "ext4-without-fallocate"])
+def test_growing_last_block_on_a_full_disk(ck, system):
+    """The old end of the file stays readable when its last block cannot grow."""
+    image, disk = ck.dir / "image", ck.dir / "disk"
+    with image.open("wb") as f:
+        f.truncate(8 << 20)
+    run(f"mkfs.{system[0]}", "-q", "-F", "-b", "1024", *system[1:], image)
+    disk.mkdir()
+    run("mount", "-o", "loop", image, disk)
+    try:
+        volume = ck.volume(cipher=disk / "cipher")
+        with ck.mounted("web", ck.mnt, "-o", "writeback=no"):
+            put(ck.mnt / "f", b"a" * 4500)
+            flush(ck.mnt)
+            with open(disk / "filler", "wb", buffering=0) as f, contextlib.suppress(OSError):
+                while True:
+                    f.write(bytes(1024))
+            fd = os.open(ck.mnt / "f", os.O_RDWR)
+            with pytest.raises(OSError, match="No space left"):
+                os.pwrite(fd, b"b" * 3000, 4500)
+            os.close(fd)
+            assert (ck.mnt / "f").read_bytes() == b"a" * 4500
+            os.unlink(disk / "filler")
+        volume.fsck()
+        with ck.mounted():
+            assert (ck.mnt / "f").read_bytes() == b"a" * 4500
+    finally:
+        run("umount", disk)
