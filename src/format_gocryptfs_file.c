@@ -527,14 +527,16 @@ static int set_size(struct access *a, uint64_t size)
 {
 	int r;
 
+	/* Nothing changes, and so the time must not: the kernel, which keeps it, does not change it either.
+	 */
+	if (size == a->size && (size || !a->disk_size))
+		return 0;
 	if (size == 0) {
 		r = store_truncate(a->file->fd, 0);
 		if (r == 0)
 			a->file->id_known = false; /* the next write makes a new ID */
 		return r;
 	}
-	if (size == a->size)
-		return 0;
 	return size < a->size ? shrink(a, size) : grow(a, size);
 }
 

@@ -218,6 +218,28 @@ static void file_is_what_was_written(void **state)
 	format_file_free(file);
 }
 
+/* truncate(2) to the size that a file has leaves its times alone, also that of an empty one. */
+static void same_size_is_no_change(void **state)
+{
+	static const struct timespec old[2] = {{1000, 1}, {1000, 1}};
+
+	for (size_t size = 0; size < 3; size++) {
+		const char name[] = {(char)('a' + size), '\0'};
+		struct format_file *file = create(name);
+		struct stat st;
+
+		if (size)
+			assert_int_equal(format_write(format, file, &io, "xy", size, 0), size);
+		assert_int_equal(futimens(format_file_fd(file), old), 0);
+		format_file_fd_done(file);
+		assert_int_equal(format_truncate(format, file, &io, size), 0);
+		assert_int_equal(store_stat_fd(format_file_fd(file), &st), 0);
+		format_file_fd_done(file);
+		assert_int_equal(st.st_mtim.tv_sec, 1000);
+		format_file_free(file);
+	}
+}
+
 static void holes_are_found(void **state)
 {
 	struct format_file *file = create("sparse");
@@ -759,6 +781,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(file_is_what_was_written, setup, teardown),
 		cmocka_unit_test_setup_teardown(file_is_what_was_written, setup_plain, teardown),
+		cmocka_unit_test_setup_teardown(same_size_is_no_change, setup, teardown),
 		cmocka_unit_test_setup_teardown(holes_are_found, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_damaged_block_is_one_block, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_damaged_header_is_the_whole_file, setup, teardown),
