@@ -18,44 +18,47 @@ enum { THREADS_MAX = 64, ENTRIES_ROOM = 32768, PAUSE_MS = 100, PAUSE_STEP_MS = 1
 
 /* ---- findings ---- */
 
-/* Components from the root down, with a slash between. known: their decrypted names, and otherwise <disk>. */
-static char *path_of(const struct check_node *dir, const char *disk, const char *name, bool known,
+/* Puts one component in front of the path at *at. Decrypted, what has no name stands in <>. */
+static void put_component(char **at, const char *disk, const char *name, bool decrypted, bool *complete)
+{
+	const char *word = decrypted && name ? name : disk;
+	bool unknown = decrypted && !name;
+	size_t size = strlen(word);
+
+	if (**at)
+		*--*at = '/';
+	if (unknown)
+		*--*at = '>';
+	*at -= size;
+	memcpy(*at, word, size);
+	if (unknown)
+		*--*at = '<';
+	*complete &= !unknown;
+}
+
+/* As on disk or decrypted; malloc'ed. */
+static char *path_of(const struct check_node *dir, const char *disk, const char *name, bool decrypted,
 		     bool *ret_complete)
 {
-	size_t size = 1, part;
+	const size_t around = strlen("<>/");
+	size_t size = 2;
 	char *path, *at;
 
 	for (const struct check_node *n = dir; n->parent; n = n->parent)
-		size += strlen(known && n->name ? n->name : n->disk) + 3;
-	size += disk ? strlen(known && name ? name : disk) + 3 : 2;
+		size += max_u64(strlen(n->disk), n->name ? strlen(n->name) : 0) + around;
+	if (disk)
+		size += max_u64(strlen(disk), name ? strlen(name) : 0) + around;
 	path = malloc(size);
 	if (!path)
 		return NULL;
 	/* From the end, as each node knows only what is above it. */
 	at = path + size - 1;
 	*at = '\0';
-	for (const struct check_node *n = dir; disk || n->parent;) {
-		const char *word = known && name ? name : disk;
-		bool bare = !known || name;
-
-		if (!disk) {
-			word = known && n->name ? n->name : n->disk;
-			bare = !known || n->name;
-			n = n->parent;
-		}
-		disk = NULL;
-		part = strlen(word);
-		if (*at) /* not the last component */
-			*--at = '/';
-		if (!bare)
-			*--at = '>';
-		at -= part;
-		memcpy(at, word, part);
-		if (!bare)
-			*--at = '<';
-		if (!bare)
-			*ret_complete = false;
-	}
+	*ret_complete = true;
+	if (disk)
+		put_component(&at, disk, name, decrypted, ret_complete);
+	for (const struct check_node *n = dir; n->parent; n = n->parent)
+		put_component(&at, n->disk, n->name, decrypted, ret_complete);
 	if (!*at)
 		*--at = '.';
 	memmove(path, at, strlen(at) + 1);
@@ -66,7 +69,7 @@ void check_found(struct check *c, const struct check_node *dir, const char *disk
 		 struct finding *f)
 {
 	autofree char *path = NULL, *plain = NULL;
-	bool unused, complete = true;
+	bool unused, complete;
 
 	path = path_of(dir, disk, NULL, false, &unused);
 	plain = path_of(dir, disk, name, true, &complete);
