@@ -239,7 +239,7 @@ def check_state(ck, source, wanted, how):
 POINTS = [("mkdirat", 1), ("mkdirat", 2), ("openat2", 60), ("openat2", 130), ("openat2", 220), ("pwrite64", 1), ("pwrite64", 9),
           ("linkat", 1), ("symlinkat", 1), ("mknodat", 2), ("setxattr", 1), ("utimensat", 5), ("utimensat", 20),
           ("syncfs", 1), ("syncfs", 2), *[("fsync", n) for n in (1, 2, 4, 5, 7, 8, 9, 10, 11, 12)],
-          ("renameat", 1), ("renameat", 2), ("renameat", 3), ("renameat", 4), ("renameat2", 1), ("renameat2", 2),
+          ("renameat", 1), ("renameat", 2), ("renameat", 3), ("renameat", 4), ("renameat2", 1), ("renameat2", 2), ("renameat2", 3),
           ("unlinkat", 1), ("unlinkat", 8), ("unlinkat", 50)]
 
 
@@ -524,6 +524,39 @@ def test_a_mount_point_cannot_change_places(ck):
         assert "is a mount point" in done.stderr and beside(point) == []
     finally:
         run("umount", point)
+
+
+def test_a_copy_in_somebodys_hands(ck):
+    """Root does not go on in a directory that another user can change; a whole one that has its owner is made anew."""
+    volume, _ = small_volume(ck)
+    side = unfinished(ck, volume.cipher)
+    os.chown(side, 1000, 1000)
+    done = rekey(ck, volume.cipher, status=FAILED)
+    assert "nothing that rekey of this volume has made" in done.stderr and (side / STATE).exists()
+    os.chown(side, 0, 0)
+    os.chown(volume.cipher, 1000, 1000)
+    wanted = tree_of(ck, volume.cipher)
+    assert killed_at(ck, volume.cipher, "renameat2", 2)
+    assert "complete" in (side / STATE).read_text() and side.stat().st_uid == 1000
+    assert killed_at(ck, volume.cipher, "utimensat", 8)
+    assert "unfinished" in (side / STATE).read_text() and side.stat().st_uid == 0
+    rekey(ck, volume.cipher)
+    is_clean(volume.cipher)
+    assert volume.cipher.stat().st_uid == 1000
+    assert_same(tree_of(ck, volume.cipher, how="gocryptfs"), wanted)
+
+
+def test_keeping_needs_the_right_one(ck):
+    volume, _ = small_volume(ck)
+    assert killed_at(ck, volume.cipher, "renameat2", 4, "--keep-old")  # after the exchange, before the last name
+    (ck.dir / "cipher.rekey").rename(ck.dir / "away")
+    (ck.dir / "cipher.rekey").mkdir()
+    done = rekey(ck, volume.cipher, "--keep-old", status=FAILED)
+    assert "nothing that rekey of this volume has made" in done.stderr
+    (ck.dir / "cipher.rekey").rmdir()
+    (ck.dir / "away").rename(ck.dir / "cipher.rekey")
+    rekey(ck, volume.cipher, "--keep-old")
+    assert len(beside(volume.cipher)) == 1 and ".old-" in beside(volume.cipher)[0]
 
 
 def test_old_generation_kept(ck):
