@@ -529,7 +529,8 @@ def test_a_mount_point_cannot_change_places(ck):
 def test_a_copy_in_somebodys_hands(ck):
     """Root does not go on in a directory that another user can change; a whole one that has its owner is made anew."""
     volume, _ = small_volume(ck)
-    side = unfinished(ck, volume.cipher)
+    assert killed_at(ck, volume.cipher, "syncfs", 1)  # all is copied
+    side = ck.dir / "cipher.rekey"
     os.chown(side, 1000, 1000)
     done = rekey(ck, volume.cipher, status=FAILED)
     assert "nothing that rekey of this volume has made" in done.stderr and (side / STATE).exists()
