@@ -148,6 +148,20 @@ static int check_old(struct rekey *k, struct error *err)
 	return r < 0 || strcmp(digest, k->state.old_config) != 0 ? foreign(k, err) : 0;
 }
 
+/* It is only given its last name, and may be mounted: no lock. */
+static int check_kept(struct rekey *k, struct error *err)
+{
+	struct generation side;
+
+	k->old_root = store_open_dir(k->place.parent_fd, k->place.side);
+	if (k->old_root < 0)
+		return k->old_root == -ENOENT ? 0 : foreign(k, err);
+	if (generation_read(k->old_root, &side) == 0)
+		return error_set(err, -EEXIST, EXIT_STATUS_FAILED,
+				 "the old generation is partly removed already, and cannot be kept");
+	return check_old(k, err);
+}
+
 /* The volume is a new generation already. */
 static int open_finished(struct rekey *k, struct error *err)
 {
@@ -157,7 +171,7 @@ static int open_finished(struct rekey *k, struct error *err)
 	if (k->new_root < 0)
 		return error_errno(err, k->new_root, EXIT_STATUS_FAILED, "cannot open %s", k->params->source);
 	if (k->params->keep_old)
-		return 0;
+		return check_kept(k, err);
 	r = open_side(k, &k->old_lower, &k->old_root, err);
 	if (r == -EBUSY)
 		error_hint(err, "ckrfs umount the mount of the old generation, then rekey again");
@@ -166,7 +180,30 @@ static int open_finished(struct rekey *k, struct error *err)
 	return r < 0 ? r : check_old(k, err);
 }
 
+static int removal_failed(struct rekey *k, int code, struct error *err);
 static int drop_side(struct rekey *k, struct lower *lower, int fd, struct error *err);
+
+/*
+ * Somebody else's directory is not written to: he could move things in it meanwhile. An unfinished copy is
+ * its maker's; a complete one has the volume's owner already, and is made anew.
+ */
+static int check_owner(struct rekey *k, struct error *err)
+{
+	struct stat st;
+	int r = store_stat_fd(k->new_root, &st);
+
+	if (r == 0 && st.st_uid == geteuid()) {
+		k->resumed = true;
+		return 0;
+	}
+	if (r < 0 || k->state.role != GENERATION_COMPLETE)
+		return foreign(k, err);
+	k->state.role = GENERATION_RETIRED;
+	r = generation_write(k->new_root, &k->state);
+	if (r < 0)
+		return removal_failed(k, r, err);
+	return drop_side(k, steal_ptr(&k->new_lower), steal_fd(&k->new_root), err);
+}
 
 /* What an earlier run left beside the volume. */
 static int open_unfinished(struct rekey *k, struct error *err)
@@ -184,8 +221,7 @@ static int open_unfinished(struct rekey *k, struct error *err)
 		return place_is_empty(k->new_root) == 1 ? 0 : foreign(k, err);
 	if (r < 0)
 		return foreign(k, err);
-	k->resumed = true;
-	return 0;
+	return check_owner(k, err);
 }
 
 static int check_slots(struct rekey *k, struct error *err)
