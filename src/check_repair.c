@@ -407,6 +407,7 @@ static void repair_item(struct check_repair *r, struct item *it)
 		return;
 	case FINDING_UNREADABLE:
 	case FINDING_HEADER_ONLY:
+	case FINDING_REDO_LOG:
 		settle(r, it, 0, CHECK_LEFT);
 		return;
 	default:
@@ -422,7 +423,8 @@ static void repair_item(struct check_repair *r, struct item *it)
 static bool is_touched(const struct finding *f)
 {
 	return f->kind != FINDING_UNREADABLE && f->kind != FINDING_HEADER_ONLY &&
-	       f->kind != FINDING_NAME_MISSING && f->kind != FINDING_UNFINISHED_DIRECTORY;
+	       f->kind != FINDING_REDO_LOG && f->kind != FINDING_NAME_MISSING &&
+	       f->kind != FINDING_UNFINISHED_DIRECTORY;
 }
 
 static void repair_items(struct check_repair *r)

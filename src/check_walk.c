@@ -20,8 +20,6 @@ enum { ENTRIES_ROOM = 32768 };
  * wrong IV makes about one name in 256 look right. */
 enum { WRONG_IV_BAD_MIN = 2, WRONG_IV_BAD_PER_GOOD = 16 };
 
-#define DIRIV_PARKED GCFS_DIRIV_FILE ".rmdir."
-#define DIR_MAKING GCFS_DIRIV_FILE ".mkdir."
 #define OWN_PREFIX GCFS_LONG_PREFIX "ckrfs-"
 
 /* One entry of a directory that is being read. */
@@ -451,6 +449,28 @@ static void check_long(const struct entry *e)
 	check_object(e, known);
 }
 
+/* What an interrupted operation left; false: this is nothing of that kind. */
+static bool check_leftover(const struct entry *e)
+{
+	enum gocryptfs_leftover kind = gocryptfs_leftover_kind(e->disk);
+	bool redo = kind == GOCRYPTFS_LEFTOVER_REDO;
+
+	if (kind == GOCRYPTFS_LEFTOVER_NONE || (redo && e->dir->parent))
+		return false;
+	/* A mount that is served has all of them, for a moment, and its log as long as it lasts. */
+	if (e->w->c->params.live && (redo || !check_pause(e->w->c) || entry_gone(e)))
+		return true;
+	if (redo && e->type == DT_REG)
+		report(e, FINDING_REDO_LOG, NULL);
+	else if (kind == GOCRYPTFS_LEFTOVER_PARKED && e->type == DT_REG)
+		report(e, FINDING_PARKED_DIRIV, NULL);
+	else if (!redo && kind != GOCRYPTFS_LEFTOVER_PARKED && e->type == DT_DIR)
+		report(e, FINDING_UNFINISHED_DIRECTORY, NULL);
+	else
+		report(e, FINDING_FOREIGN, NULL);
+	return true;
+}
+
 /* A .name file is looked at with its object; without one it is a leftover. */
 static void check_long_text(const struct entry *e)
 {
@@ -460,6 +480,8 @@ static void check_long_text(const struct entry *e)
 	ssize_t n;
 
 	if (!e->dir->parent && has_prefix(e->disk, OWN_PREFIX))
+		return;
+	if (check_leftover(e))
 		return;
 	snprintf(object, sizeof(object), "%.*s", (int)(strlen(e->disk) - strlen(GCFS_LONG_SUFFIX)), e->disk);
 	if (store_stat(e->dir_fd, object, &st) != -ENOENT)
@@ -477,22 +499,6 @@ static void check_long_text(const struct entry *e)
 		f.text = buf;
 	}
 	check_found(e->w->c, e->dir, e->disk, NULL, &f);
-}
-
-static void check_internal(const struct entry *e)
-{
-	bool parked = has_prefix(e->disk, DIRIV_PARKED), making = has_prefix(e->disk, DIR_MAKING);
-
-	if (!parked && !making)
-		return;
-	if (e->w->c->params.live && (!check_pause(e->w->c) || entry_gone(e)))
-		return;
-	if (parked && e->type == DT_REG)
-		report(e, FINDING_PARKED_DIRIV, NULL);
-	else if (making && e->type == DT_DIR)
-		report(e, FINDING_UNFINISHED_DIRECTORY, NULL);
-	else
-		report(e, FINDING_FOREIGN, NULL);
 }
 
 /* What the root of a volume may have besides, and no other directory. */
@@ -529,7 +535,7 @@ static void check_entry(const struct entry *e)
 		check_long_text(e);
 		break;
 	case GCFS_NAME_INTERNAL:
-		check_internal(e);
+		check_leftover(e);
 		break;
 	}
 }

@@ -61,6 +61,10 @@ static const struct {
 	[FINDING_UNFINISHED_CONFIG] =
 		{"unfinished-config", "the rest of an interrupted change of passphrase",
 		 "harmless, but gocryptfs cannot change the passphrase before it is gone"},
+	[FINDING_REDO_LOG] =
+		{"redo-log",
+		 "the volume was not unmounted, and has a log of blocks that were being rewritten",
+		 "mounting the volume, or a repair, plays it back; damaged blocks may be good then"},
 	[FINDING_HEADER_ONLY] = {"header-only", "the file has a header, or a part of one, and no contents",
 				 "it reads as empty; a crash leaves such files, and so does cutting one"},
 };

@@ -63,7 +63,18 @@ int gocryptfs_hex_passphrase(const struct secret *key, struct secret **ret);
 #define GOCRYPTFS_REMOVING "rmdir"                         /* a directory that nobody sees any more */
 #define GOCRYPTFS_PARKED "diriv"                           /* an IV on its way */
 #define GOCRYPTFS_PARKED_FOREIGN GCFS_DIRIV_FILE ".rmdir." /* and gocryptfs's own name for it */
+#define GOCRYPTFS_REDO "redo"                              /* the log of blocks that are rewritten */
 int gocryptfs_temporary_name(const char *what, char ret_name[NAME_MAX + 1]);
+
+enum gocryptfs_leftover {
+	GOCRYPTFS_LEFTOVER_NONE,
+	GOCRYPTFS_LEFTOVER_MAKING,
+	GOCRYPTFS_LEFTOVER_REMOVING,
+	GOCRYPTFS_LEFTOVER_PARKED,
+	GOCRYPTFS_LEFTOVER_REDO, /* in the root */
+};
+/* What a name is of those above, gocryptfs's own included. */
+enum gocryptfs_leftover gocryptfs_leftover_kind(const char *disk);
 
 /* -ENOTEMPTY when a directory has anything but its IV and what interrupted operations left; *ret_iv tells
  * whether there is an IV. dir_fd: O_RDONLY. */

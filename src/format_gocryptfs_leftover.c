@@ -51,12 +51,26 @@ static bool is_numbered(const char *disk, const char *prefix, const char *suffix
 	return strcmp(disk, suffix) == 0;
 }
 
+enum gocryptfs_leftover gocryptfs_leftover_kind(const char *disk)
+{
+	if (is_numbered(disk, GCFS_LONG_PREFIX GOCRYPTFS_MAKING ".", GCFS_LONG_SUFFIX) ||
+	    is_numbered(disk, MKDIR_OLD, ""))
+		return GOCRYPTFS_LEFTOVER_MAKING;
+	if (is_numbered(disk, GCFS_LONG_PREFIX GOCRYPTFS_REMOVING ".", GCFS_LONG_SUFFIX))
+		return GOCRYPTFS_LEFTOVER_REMOVING;
+	if (is_numbered(disk, GCFS_LONG_PREFIX GOCRYPTFS_PARKED ".", GCFS_LONG_SUFFIX) ||
+	    is_numbered(disk, GOCRYPTFS_PARKED_FOREIGN, ""))
+		return GOCRYPTFS_LEFTOVER_PARKED;
+	if (is_numbered(disk, GCFS_LONG_PREFIX GOCRYPTFS_REDO ".", GCFS_LONG_SUFFIX))
+		return GOCRYPTFS_LEFTOVER_REDO;
+	return GOCRYPTFS_LEFTOVER_NONE;
+}
+
 static bool is_temporary(const char *disk)
 {
-	return is_numbered(disk, GCFS_LONG_PREFIX GOCRYPTFS_MAKING ".", GCFS_LONG_SUFFIX) ||
-	       is_numbered(disk, GCFS_LONG_PREFIX GOCRYPTFS_REMOVING ".", GCFS_LONG_SUFFIX) ||
-	       is_numbered(disk, GCFS_LONG_PREFIX GOCRYPTFS_PARKED ".", GCFS_LONG_SUFFIX) ||
-	       is_numbered(disk, MKDIR_OLD, "") || is_numbered(disk, GOCRYPTFS_PARKED_FOREIGN, "");
+	enum gocryptfs_leftover kind = gocryptfs_leftover_kind(disk);
+
+	return kind != GOCRYPTFS_LEFTOVER_NONE && kind != GOCRYPTFS_LEFTOVER_REDO;
 }
 
 /* The text of a long name whose object is not there. */

@@ -9,11 +9,12 @@
 #include <time.h>
 
 #include "cleanup.h"
+#include "format_gocryptfs.h"
 #include "gcfs_names.h"
 #include "store.h"
 #include "util.h"
 
-#define REDO_FILE GCFS_LONG_PREFIX "redo.1" GCFS_LONG_SUFFIX
+#define REDO_FILE GCFS_LONG_PREFIX GOCRYPTFS_REDO ".1" GCFS_LONG_SUFFIX
 
 enum {
 	LOG_SIZE = 8 << 20,

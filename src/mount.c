@@ -150,7 +150,7 @@ static int open_volume(struct mount *m, bool shared, struct error *err)
 	struct format_params format = {
 		.kind = cfg->format,
 		.scrypt_memory = cfg->scrypt_memory,
-		.may_repair = !cfg->read_only && !cfg->shared,
+		.may_repair = !cfg->read_only && !shared,
 	};
 	int r = lower_open(&lower, &m->lower, err);
 

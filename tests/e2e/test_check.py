@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -359,6 +360,11 @@ def name_damages(v):
     making = put("gocryptfs.diriv.mkdir.78", os.mkdir)
     (v.root / making / "gocryptfs.diriv").write_bytes(b"x" * 16)
     yield "unfinished-directory", making, None, None
+    for name in ("gocryptfs.longname.mkdir.79.name", "gocryptfs.longname.rmdir.80.name"):
+        yield "unfinished-directory", put(name, os.mkdir), None, None
+    yield "parked-diriv", put("gocryptfs.longname.diriv.81.name", lambda p: p.write_bytes(b"x" * 16)), None, None
+    yield "foreign", put("gocryptfs.longname.diriv.82.name", os.mkdir), None, None
+    yield "orphan-name", put("gocryptfs.longname.redo.1.name", file), None, None  # a log is in the root only
     yield "unfinished-config", put("gocryptfs.conf.tmp", file, ""), None, None
     yield "foreign", put("gocryptfs.diriv.txt", file, ""), None, None
 
@@ -421,7 +427,7 @@ def test_healthy_is_clean_and_left_alone(ck, template, maker):
         ours(ck, v.root)
     # our own files in the root of a volume, and ext4's
     (v.root / "gocryptfs.longname.ckrfs-keys.name").write_text("{}")
-    (v.root / "gocryptfs.longname.ckrfs-rekey.name").write_text("{}")
+    (v.root / "gocryptfs.longname.ckrfs-later.name").write_text("{}")
     (v.root / "lost+found").mkdir()
     before, times = v.snapshot(), {p: (v.root / p).lstat().st_mtime_ns for p in walk(v.root)}
     answer = v.check(status=DONE)
@@ -702,6 +708,37 @@ def test_unreadable_is_told_and_the_walk_goes_on(ck, template):
     assert {tell(f) for f in json.loads(done.stdout)["findings"]} == {
         ("unreadable", v.disk["files/f01"], None, None), ("unreadable", v.disk["dirs/d00"], None, None),
         ("blocks", v.disk["files/f02"], 0, 1)}
+
+
+def test_log_of_a_killed_mount(ck):
+    """What a crash leaves is a note; a mount, or a repair, is done with it."""
+    volume = ck.volume()
+    key = f"file:{ck.dir}/key"
+
+    def kill():
+        with open(ck.mnt / "f", "r+b") as f:
+            os.pwrite(f.fileno(), b"new", 10)
+            os.fsync(f.fileno())
+            for pid in (ck.state()["keeper_pid"], ck.state()["server_pid"]):
+                os.kill(pid, signal.SIGKILL)
+        ck.umount()
+
+    for end in ("mount", "repair"):
+        ck.mount()
+        (ck.mnt / "f").write_bytes(os.urandom(10000))
+        with open(ck.mnt / "f", "rb") as f:
+            os.fsync(f.fileno())
+        kill()
+        done = ck.run("check", volume.cipher, "--key", key, "--json", status=DONE)
+        assert [f["kind"] for f in json.loads(done.stdout)["findings"]] == ["redo-log"]
+        volume.fsck()
+        if end == "mount":
+            with ck.mounted():
+                assert (ck.mnt / "f").read_bytes()[10:13] == b"new"
+        else:
+            ck.run("check", volume.cipher, "--key", key, "--repair", status=DONE)
+        assert "no damage" in ck.run("check", volume.cipher, "--key", key, status=DONE).stdout
+        assert not [n for n in os.listdir(volume.cipher) if "redo" in n]
 
 
 def test_corrupt_block_vector(ck):
