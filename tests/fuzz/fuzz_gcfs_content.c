@@ -73,7 +73,9 @@ static void check_file(struct gcfs_content *c, uint64_t first, const uint8_t *da
 	/* Behind what is good there is nothing, or what was there before. */
 	for (size_t i = n; i < sizeof(plain); i++)
 		must(plain[i] == 0 || plain[i] == 0xee);
-	/* In another file only holes are good. */
+	if (r < 0)
+		return;
+	/* What is good in one file is not in another, but for holes. */
 	id[0] ^= 1;
 	if (gcfs_decrypt_blocks(c, id, first, data + GCFS_HEADER, size - GCFS_HEADER, plain, &again, &bad) ==
 	    0)
