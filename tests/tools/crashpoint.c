@@ -44,7 +44,7 @@ static void __attribute__((constructor)) begin(void)
 
 static void end_here(void)
 {
-	kill(getpid(), SIGKILL);
+	raise(SIGKILL); /* by tgkill(2), which the server's seccomp filter allows */
 	for (;;)
 		pause();
 }
