@@ -46,6 +46,42 @@ void gocryptfs_redo_init(struct gocryptfs_redo *redo)
 	pthread_cond_init(&redo->wake, NULL);
 }
 
+/*
+ * The log comes and goes without a trace in the root directory's time: it is not the user's doing. Whoever
+ * changes the root at that very moment may find the time from before.
+ */
+static int root_mtime(int root_fd, struct timespec ret_times[2])
+{
+	struct stat st;
+	int r = store_stat_fd(root_fd, &st);
+
+	if (r < 0)
+		return r;
+	ret_times[0] = (struct timespec){.tv_nsec = UTIME_OMIT};
+	ret_times[1] = st.st_mtim;
+	return 0;
+}
+
+static int log_open_new(int root_fd)
+{
+	struct timespec times[2];
+	int r = root_mtime(root_fd, times), fd;
+
+	fd = store_open(root_fd, REDO_FILE, O_RDWR | O_CREAT | O_EXCL, 0600);
+	if (fd >= 0 && r == 0)
+		store_utimens(root_fd, times);
+	return fd;
+}
+
+static void log_remove(int root_fd)
+{
+	struct timespec times[2];
+	int r = root_mtime(root_fd, times);
+
+	if (store_unlink(root_fd, REDO_FILE) == 0 && r == 0)
+		store_utimens(root_fd, times);
+}
+
 void gocryptfs_redo_free(struct gocryptfs_redo *redo)
 {
 	if (redo->has_syncer) {
@@ -56,7 +92,7 @@ void gocryptfs_redo_free(struct gocryptfs_redo *redo)
 		pthread_join(redo->syncer, NULL);
 	}
 	if (redo->fd >= 0) {
-		store_unlink(redo->root_fd, REDO_FILE);
+		log_remove(redo->root_fd);
 		close(redo->fd);
 	}
 	pthread_rwlock_destroy(&redo->lock);
@@ -73,7 +109,7 @@ void gocryptfs_redo_free(struct gocryptfs_redo *redo)
  */
 static int log_create(int root_fd)
 {
-	autofd int fd = store_open(root_fd, REDO_FILE, O_RDWR | O_CREAT | O_EXCL, 0600);
+	autofd int fd = log_open_new(root_fd);
 	autofree uint8_t *zeros = calloc(1, LOG_MAX);
 	int r;
 
@@ -88,7 +124,7 @@ static int log_create(int root_fd)
 	if (r == 0)
 		r = store_fsync(fd, false);
 	if (r < 0) {
-		store_unlink(root_fd, REDO_FILE);
+		log_remove(root_fd);
 		return r;
 	}
 	return steal_fd(&fd);
@@ -411,5 +447,5 @@ void gocryptfs_redo_start(struct gocryptfs_redo *redo, int root_fd, struct gcfs_
 	if (store_stat(root_fd, REDO_FILE, &st) < 0)
 		return;
 	play_back(&p, root_fd);
-	store_unlink(root_fd, REDO_FILE);
+	log_remove(root_fd);
 }
