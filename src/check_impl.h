@@ -24,7 +24,7 @@ struct check_node {
 	char *disk, *name; /* last component; name NULL: not known */
 	bool iv_known;
 	uint8_t iv[GCFS_IV_SIZE];
-	_Atomic uint64_t good_names;
+	_Atomic uint64_t good_names, odd_names; /* that decrypt: to text, to other bytes */
 	/* guarded by check.lock */
 	uint64_t bad_names;
 	bool iv_wrong;  /* decided: bad names are no findings */

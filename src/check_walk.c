@@ -16,8 +16,7 @@
 
 enum { ENTRIES_ROOM = 32768 };
 
-/* With fewer of them a bad name is damaged itself; with more, and hardly a good one, it is the IV's fault: a
- * wrong IV makes about one name in 256 look right. */
+/* With fewer of them a bad name is damaged itself; with more, and hardly a good one, it is the IV's fault. */
 enum { WRONG_IV_BAD_MIN = 2, WRONG_IV_BAD_PER_GOOD = 16 };
 
 #define OWN_PREFIX GCFS_LONG_PREFIX "ckrfs-"
@@ -221,10 +220,21 @@ static void report_bad_name(struct check *c, struct check_node *node, const char
 	check_found(c, node, disk, NULL, &f);
 }
 
+/* A wrong IV lets about one name in 256 through (the padding happens to fit), as bytes that are hardly ever
+ * text. */
+static void good_name(struct check_node *node, const char *name)
+{
+	char text[4 * NAME_MAX + 1];
+
+	printable_text(name, text, sizeof(text));
+	atomic_fetch_add(strcmp(text, name) == 0 ? &node->good_names : &node->odd_names, 1);
+}
+
 static bool iv_looks_wrong(const struct check_node *node)
 {
 	return node->bad_names >= WRONG_IV_BAD_MIN &&
-	       node->bad_names > WRONG_IV_BAD_PER_GOOD * atomic_load(&node->good_names);
+	       node->bad_names >
+		       WRONG_IV_BAD_PER_GOOD * atomic_load(&node->good_names) + atomic_load(&node->odd_names);
 }
 
 /* check.lock is held. Returns whether findings have to follow. */
@@ -347,7 +357,7 @@ static void check_ordinary(const struct entry *e)
 		return;
 	}
 	if (gcfs_name_decrypt(c->volume->names, e->dir->iv, e->disk, name) == 0) {
-		atomic_fetch_add(&e->dir->good_names, 1);
+		good_name(e->dir, name);
 		/* Written in full although it is too long: what looks for it by its hash does not find it. */
 		if (gcfs_name_is_long(c->volume->names, e->disk))
 			report(e, FINDING_DUPLICATE, name);
@@ -437,7 +447,7 @@ static void check_long(const struct entry *e)
 		report_text(e, &t, r);
 	} else if (e->dir->iv_known) {
 		if (gcfs_name_decrypt(c->volume->names, e->dir->iv, t.text, name) == 0) {
-			atomic_fetch_add(&e->dir->good_names, 1);
+			good_name(e->dir, name);
 			known = name;
 			/* Looked for by its short form, which may be there too. */
 			if (!gcfs_name_is_long(c->volume->names, t.text))
