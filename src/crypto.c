@@ -22,6 +22,7 @@ static _Thread_local unsigned key_scope;
 
 void crypto_scope_enter(void)
 {
+	secret_stack();
 	key_scope++;
 }
 
@@ -70,11 +71,11 @@ static int kdf_run(EVP_KDF *kdf, const OSSL_PARAM *params, size_t size, uint8_t 
 	EVP_KDF_CTX *ctx;
 	int r;
 
-	key_scope++;
+	crypto_scope_enter();
 	ctx = EVP_KDF_CTX_new(kdf);
 	r = ctx && EVP_KDF_derive(ctx, out, size, params) == 1 ? 0 : -ENOMEM;
 	EVP_KDF_CTX_free(ctx);
-	key_scope--;
+	crypto_scope_leave();
 	if (r < 0)
 		ERR_clear_error();
 	return r;
@@ -324,10 +325,10 @@ int sha512_secret(const struct secret *data, struct secret **ret)
 		r = secret_new(64, &out);
 	if (r < 0)
 		return r;
-	key_scope++;
+	crypto_scope_enter();
 	if (EVP_Digest(secret_data(data), secret_size(data), secret_data(out), NULL, alg.sha512, NULL) != 1)
 		r = -ENOMEM;
-	key_scope--;
+	crypto_scope_leave();
 	if (r < 0)
 		return r;
 	*ret = steal_ptr(&out);

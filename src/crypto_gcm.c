@@ -59,6 +59,7 @@ int gcm_new(const struct secret *key, size_t iv_size, struct gcm **ret)
 	at = (uintptr_t)secret_data(g->pages);
 	g->key = (struct gcm_key_data *)((at + ALIGN - 1) / ALIGN * ALIGN);
 	g->iv_size = iv_size;
+	secret_stack();
 	IMB_AES256_GCM_PRE(functions, secret_data(key), g->key);
 	*ret = g;
 	return 0;

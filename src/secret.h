@@ -70,6 +70,14 @@ void *secret_heap_realloc(void *p, size_t size);
 void secret_heap_free(void *p);
 bool secret_heap_owns(const void *p);
 
+/*
+ * Libraries also have keys on the stack for a moment. Locks the next SECRET_STACK bytes below the caller's
+ * frame and leaves them out of core files, once for each place of a thread's stack: call it in the function
+ * that is about to call the library. Best effort, as above.
+ */
+enum { SECRET_STACK = 32 << 10 };
+void secret_stack(void);
+
 static inline void cleanup_secret(struct secret **s)
 {
 	secret_free(*s);

@@ -5,11 +5,13 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "secret.h"
 
 /* Unmapping a page from the kernel costs about 30 us: half a second for a table of scrypt's usual 64 MiB,
  * which lives for a moment. Memory above this is locked only. */
@@ -79,6 +81,26 @@ void *secret_pages_map(size_t size, enum secret_pages *ret_kind)
 	madvise(p, size, MADV_DONTDUMP);
 	*ret_kind = kind;
 	return p;
+}
+
+/* Not inlined: the room must be below the caller's frame. */
+__attribute__((noinline)) void secret_stack(void)
+{
+	static _Thread_local uintptr_t lowest;
+	static _Thread_local unsigned generation; /* locks do not pass through fork(2) */
+	uintptr_t here = (uintptr_t)__builtin_frame_address(0), page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	uintptr_t from = (here - SECRET_STACK) & ~(page - 1), to = (here + page - 1) & ~(page - 1);
+	volatile char room[SECRET_STACK + 2 * (4 << 10)];
+
+	if (lowest && from >= lowest && generation == secret_pages_generation())
+		return;
+	/* The main thread's stack grows when it is touched only. */
+	for (size_t i = sizeof(room); i-- > 0;)
+		room[i] = 0;
+	mlock((void *)from, to - from);
+	madvise((void *)from, to - from, MADV_DONTDUMP);
+	generation = secret_pages_generation();
+	lowest = from;
 }
 
 void secret_pages_note(enum secret_pages kind)

@@ -242,6 +242,61 @@ static int child_writes(void *arg)
 	return 0;
 }
 
+/* Whether the page that holds at is locked and left out of core files. */
+static bool is_kept_in(const void *at)
+{
+	FILE *maps = fopen("/proc/self/smaps", "re");
+	char line[512];
+	bool here = false, kept = false;
+	unsigned long from, to;
+
+	if (!maps)
+		return false;
+	while (fgets(line, sizeof(line), maps)) {
+		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+			here = (uintptr_t)at >= from && (uintptr_t)at < to;
+		else if (here && strncmp(line, "VmFlags:", 8) == 0)
+			kept = strstr(line, " lo") && strstr(line, " dd");
+	}
+	fclose(maps);
+	return kept;
+}
+
+__attribute__((noinline)) static int callee(bool deep)
+{
+	char frame[20 << 10];
+
+	explicit_bzero(frame, sizeof(frame));
+	return is_kept_in(frame) + (deep ? callee(false) : 0);
+}
+
+static int stack_is_kept_in(void *arg)
+{
+	secret_stack();
+	if (callee(false) != 1)
+		return 1;
+	/* From further down the stack: the rest is locked then, not before. */
+	return callee(true) == 2 ? 2 : 0;
+}
+
+static void *thread_stack(void *arg)
+{
+	return stack_is_kept_in(NULL) == 0 ? arg : NULL;
+}
+
+static void stacks_are_hidden(void **state)
+{
+	pthread_t thread;
+	void *done = NULL;
+
+	if (strcmp(secret_protection(), "plain") == 0)
+		skip();
+	assert_int_equal(in_child(stack_is_kept_in, NULL), 0);
+	assert_int_equal(pthread_create(&thread, NULL, thread_stack, &done), 0);
+	assert_int_equal(pthread_join(thread, &done), 0);
+	assert_non_null(done);
+}
+
 static void fork_shares_and_only_the_maker_wipes(void **state)
 {
 	struct secret *s = from_text("shared");
@@ -600,6 +655,7 @@ int main(void)
 		cmocka_unit_test(new_is_zero_and_limited),
 		cmocka_unit_test(equality),
 		cmocka_unit_test(memory_is_hidden),
+		cmocka_unit_test(stacks_are_hidden),
 		cmocka_unit_test(fallbacks),
 		cmocka_unit_test(fork_shares_and_only_the_maker_wipes),
 		cmocka_unit_test(read_limits),
