@@ -510,29 +510,6 @@ static bool value_is_bad(struct check *c, const void *value, size_t size)
 	return r == -EBADMSG;
 }
 
-/* A list or a value, malloc'ed, NULL when it is empty; it may grow between the two questions. name NULL: the
- * list. */
-static ssize_t read_attribute(int fd, const char *name, char **ret)
-{
-	for (;;) {
-		ssize_t size = name ? store_getxattr(fd, name, NULL, 0) : store_listxattr(fd, NULL, 0), n;
-		autofree char *buf = NULL;
-
-		if (size <= 0)
-			return size;
-		buf = malloc((size_t)size);
-		if (!buf)
-			return -ENOMEM;
-		n = name ? store_getxattr(fd, name, buf, (size_t)size)
-			 : store_listxattr(fd, buf, (size_t)size);
-		if (n == -ERANGE)
-			continue;
-		if (n > 0)
-			*ret = steal_ptr(&buf);
-		return n;
-	}
-}
-
 static void check_xattr(struct check *c, const struct check_node *dir, int fd, const char *disk,
 			const char *name, const char *attribute)
 {
@@ -545,7 +522,7 @@ static void check_xattr(struct check *c, const struct check_node *dir, int fd, c
 		check_found(c, dir, disk, name, &f);
 		return;
 	}
-	n = read_attribute(fd, attribute, &value);
+	n = store_read_xattr(fd, attribute, &value);
 	if (n == -ENODATA)
 		return;
 	if (n < 0)
@@ -558,7 +535,7 @@ void check_xattrs(struct check_worker *w, const struct check_node *dir, int fd, 
 		  const char *name)
 {
 	autofree char *list = NULL;
-	ssize_t n = read_attribute(fd, NULL, &list);
+	ssize_t n = store_read_xattr(fd, NULL, &list);
 
 	if (n == -EOPNOTSUPP || n == 0)
 		return;

@@ -14,13 +14,7 @@ static int check_args_set(void *ctx, const char *name, const char *value, struct
 {
 	struct check_args *a = ctx;
 
-	if (strcmp(name, "config") == 0)
-		a->config_file = value;
-	else if (strcmp(name, "options") == 0)
-		a->options = value;
-	else if (strcmp(name, "key") == 0 && a->n_keys < CHECK_KEYS_MAX)
-		a->keys[a->n_keys++] = value;
-	else if (strcmp(name, "json") == 0)
+	if (strcmp(name, "json") == 0)
 		a->json = true;
 	else if (strcmp(name, "repair") == 0)
 		a->repair = true;
@@ -30,51 +24,10 @@ static int check_args_set(void *ctx, const char *name, const char *value, struct
 		a->quarantine = value;
 	else if (strcmp(name, "undo") == 0)
 		a->undo = value;
-	return 0;
+	return volume_args_set(&a->volume, name, value, err);
 }
 
 /* ---- the volume ---- */
-
-static bool is_path(const char *operand)
-{
-	return strchr(operand, '/') || strcmp(operand, ".") == 0 || strcmp(operand, "..") == 0;
-}
-
-/* A name of the configuration, or else a directory. */
-static int base_config(const struct config_set *set, const char *operand, struct config **ret,
-		       struct error *err)
-{
-	int r;
-
-	if (!is_path(operand)) {
-		r = config_volume(set, operand, ret, err);
-		if (r != -ENOENT || access(operand, F_OK) < 0)
-			return r;
-		*err = ERROR_NONE;
-	}
-	r = config_anonymous(set, "check", ret, err);
-	return r < 0 ? r : config_set_option(*ret, "source", operand, "the command line", err);
-}
-
-static int build_config(const struct check_args *a, const char *operand, struct config **ret,
-			struct error *err)
-{
-	autoconfig_set struct config_set *set = NULL;
-	autoconfig struct config *cfg = NULL;
-	int r = config_load(a->config_file, getuid(), &set, err);
-
-	if (r == 0)
-		r = base_config(set, operand, &cfg, err);
-	if (r == 0 && a->options)
-		r = config_apply_options(cfg, a->options, "-o", err);
-	for (size_t i = 0; r == 0 && i < a->n_keys; i++)
-		r = config_set_option(cfg, "key", a->keys[i], "--key", err);
-	if (r == 0)
-		r = config_volume_finish(cfg, err);
-	if (r == 0)
-		*ret = steal_ptr(&cfg);
-	return r;
-}
 
 /* ---- checking ---- */
 
@@ -154,7 +107,7 @@ static int run_offline(const struct check_args *a, const char *operand, struct e
 {
 	struct config *cfg = NULL;
 	struct mount *m = NULL;
-	int r = build_config(a, operand, &cfg, err);
+	int r = volume_args_config(&a->volume, "check", operand, VOLUME_NAME_OR_PATH_THERE, &cfg, err);
 
 	if (r == 0)
 		r = mount_new(cfg, getuid(), &m, err);
@@ -174,7 +127,7 @@ static int run_offline(const struct check_args *a, const char *operand, struct e
 int cmd_check(const struct front *front, int argc, char **argv)
 {
 	const struct command *cmd = command_find("check");
-	struct check_args a = {.config_file = front->config_file};
+	struct check_args a = {.volume.config_file = front->config_file};
 	struct error err = ERROR_NONE;
 	int first, r = command_parse(cmd, argc, argv, check_args_set, &a, &first);
 
@@ -186,7 +139,7 @@ int cmd_check(const struct front *front, int argc, char **argv)
 		return command_usage(cmd, "--undo takes no other option of a check");
 	if (a.quarantine && !a.repair)
 		return command_usage(cmd, "--quarantine is for --repair");
-	if (a.online && (a.repair || a.undo || a.n_keys || a.options))
+	if (a.online && (a.repair || a.undo || a.volume.n_keys || a.volume.options))
 		return command_usage(cmd, "--online takes no other option but --json");
 	r = a.online ? check_online(&a, argv[first], &err) : run_offline(&a, argv[first], &err);
 	return r < 0 ? command_fail(&err) : r;

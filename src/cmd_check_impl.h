@@ -12,13 +12,11 @@
 #include "command.h"
 #include "mount.h"
 #include "progress.h"
-
-enum { CHECK_KEYS_MAX = 16 };
+#include "volume_args.h"
 
 struct check_args {
-	const char *config_file, *options, *quarantine, *undo;
-	const char *keys[CHECK_KEYS_MAX];
-	size_t n_keys;
+	struct volume_args volume;
+	const char *quarantine, *undo;
 	bool json, repair, online;
 };
 

@@ -17,9 +17,9 @@
 #include "progress.h"
 #include "store.h"
 #include "util.h"
+#include "volume_args.h"
 
 enum {
-	KEYS_MAX = 16,
 	SCRYPT_N_MIN = 10,
 	SCRYPT_N_MAX = 28,
 	LONG_NAME_MIN = 62, /* the hash alone has 62 characters behind its prefix */
@@ -41,9 +41,7 @@ static const char *const names_words[] = {
 };
 
 struct init_args {
-	const char *config_file, *options;
-	const char *keys[KEYS_MAX];
-	size_t n_keys;
+	struct volume_args volume;
 	struct format_init_params params; /* what the options say */
 };
 
@@ -79,13 +77,7 @@ static int init_args_set(void *ctx, const char *name, const char *value, struct 
 	struct init_args *a = ctx;
 	int word = 0;
 
-	if (strcmp(name, "config") == 0)
-		a->config_file = value;
-	else if (strcmp(name, "options") == 0)
-		a->options = value;
-	else if (strcmp(name, "key") == 0 && a->n_keys < KEYS_MAX)
-		a->keys[a->n_keys++] = value;
-	else if (strcmp(name, "scrypt-n") == 0)
+	if (strcmp(name, "scrypt-n") == 0)
 		return set_number(name, value, SCRYPT_N_MIN, SCRYPT_N_MAX, &a->params.log_n, err);
 	else if (strcmp(name, "longname-max") == 0)
 		return set_number(name, value, LONG_NAME_MIN, LONG_NAME_MAX, &a->params.long_name_max, err);
@@ -93,29 +85,7 @@ static int init_args_set(void *ctx, const char *name, const char *value, struct 
 		a->params.cipher = (enum format_cipher)word;
 	else if (strcmp(name, "names") == 0 && (word = set_word(name, value, names_words, err)) >= 0)
 		a->params.names = (enum format_names)word;
-	return word < 0 ? word : 0;
-}
-
-static int build_config(const struct init_args *a, const char *directory, struct config **ret,
-			struct error *err)
-{
-	autoconfig_set struct config_set *set = NULL;
-	autoconfig struct config *cfg = NULL;
-	int r = config_load(a->config_file, getuid(), &set, err);
-
-	if (r == 0)
-		r = config_anonymous(set, "init", &cfg, err);
-	if (r == 0)
-		r = config_set_option(cfg, "source", directory, "the command line", err);
-	if (r == 0 && a->options)
-		r = config_apply_options(cfg, a->options, "-o", err);
-	for (size_t i = 0; r == 0 && i < a->n_keys; i++)
-		r = config_set_option(cfg, "key", a->keys[i], "--key", err);
-	if (r == 0)
-		r = config_volume_finish(cfg, err);
-	if (r == 0)
-		*ret = steal_ptr(&cfg);
-	return r;
+	return word < 0 ? word : volume_args_set(&a->volume, name, value, err);
 }
 
 /* Somebody's files must not be taken for a volume, or be hidden in one. */
@@ -220,14 +190,14 @@ static void say_done(const struct config *cfg, const struct init_args *a)
 {
 	printf("made a gocryptfs volume in %s\n", cfg->source);
 	printf("mount it with: ckrfs mount %s TARGET --key '%s'\n", cfg->source,
-	       a->n_keys ? a->keys[0] : "SPEC");
+	       a->volume.n_keys ? a->volume.keys[0] : "SPEC");
 }
 
 static int run_init(const struct init_args *a, const char *directory, struct error *err)
 {
 	struct config *cfg = NULL;
 	struct mount *m = NULL;
-	int r = build_config(a, directory, &cfg, err);
+	int r = volume_args_config(&a->volume, "init", directory, VOLUME_DIRECTORY, &cfg, err);
 
 	if (r == 0)
 		r = mount_new(cfg, getuid(), &m, err);
@@ -246,7 +216,7 @@ static int run_init(const struct init_args *a, const char *directory, struct err
 int cmd_init(const struct front *front, int argc, char **argv)
 {
 	const struct command *cmd = command_find("init");
-	struct init_args a = {.config_file = front->config_file};
+	struct init_args a = {.volume.config_file = front->config_file};
 	struct error err = ERROR_NONE;
 	int first, r = command_parse(cmd, argc, argv, init_args_set, &a, &first);
 

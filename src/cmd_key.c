@@ -16,13 +16,13 @@
 #include "mount.h"
 #include "store.h"
 #include "util.h"
+#include "volume_args.h"
 
-enum { KEYS_MAX = 16, SCRYPT_N_MIN = 10, SCRYPT_N_MAX = 28 };
+enum { SCRYPT_N_MIN = 10, SCRYPT_N_MAX = 28 };
 
 struct key_args {
-	const char *config_file, *options, *new_key;
-	const char *keys[KEYS_MAX];
-	size_t n_keys;
+	struct volume_args common;
+	const char *new_key;
 	unsigned log_n;
 	bool json;
 	const char *volume, *name; /* operands */
@@ -50,19 +50,10 @@ static int key_args_set(void *ctx, const char *name, const char *value, struct e
 	struct key_args *a = ctx;
 	uint64_t n;
 
-	if (strcmp(name, "config") == 0) {
-		a->config_file = value;
-	} else if (strcmp(name, "options") == 0) {
-		a->options = value;
-	} else if (strcmp(name, "new-key") == 0) {
+	if (strcmp(name, "new-key") == 0) {
 		a->new_key = value;
 	} else if (strcmp(name, "json") == 0) {
 		a->json = true;
-	} else if (strcmp(name, "key") == 0) {
-		if (a->n_keys == KEYS_MAX)
-			return error_set(err, -E2BIG, EXIT_STATUS_USAGE, "more than %d times --key",
-					 KEYS_MAX);
-		a->keys[a->n_keys++] = value;
 	} else if (strcmp(name, "scrypt-n") == 0) {
 		if (parse_u64(value, SCRYPT_N_MAX, &n) < 0 || n < SCRYPT_N_MIN)
 			return error_set(err, -EINVAL, EXIT_STATUS_USAGE,
@@ -70,7 +61,7 @@ static int key_args_set(void *ctx, const char *name, const char *value, struct e
 					 SCRYPT_N_MAX, value);
 		a->log_n = (unsigned)n;
 	}
-	return 0;
+	return volume_args_set(&a->common, name, value, err);
 }
 
 /* ---- actions ---- */
@@ -193,30 +184,11 @@ static const struct action actions[] = {
 /* ---- the volume ---- */
 
 /* As `ckrfs mount` has it: a directory has a slash, a configured name has none. */
-static bool is_path(const char *operand)
-{
-	return strchr(operand, '/') || strcmp(operand, ".") == 0 || strcmp(operand, "..") == 0;
-}
-
 static int build_config(const struct key_args *a, struct config **ret, struct error *err)
 {
-	autoconfig_set struct config_set *set = NULL;
 	autoconfig struct config *cfg = NULL;
-	int r = config_load(a->config_file, getuid(), &set, err);
+	int r = volume_args_config(&a->common, "key", a->volume, VOLUME_NAME_OR_PATH, &cfg, err);
 
-	if (r == 0 && is_path(a->volume)) {
-		r = config_anonymous(set, "key", &cfg, err);
-		if (r == 0)
-			r = config_set_option(cfg, "source", a->volume, "the command line", err);
-	} else if (r == 0) {
-		r = config_volume(set, a->volume, &cfg, err);
-	}
-	if (r == 0 && a->options)
-		r = config_apply_options(cfg, a->options, "-o", err);
-	for (size_t i = 0; r == 0 && i < a->n_keys; i++)
-		r = config_set_option(cfg, "key", a->keys[i], "--key", err);
-	if (r == 0)
-		r = config_volume_finish(cfg, err);
 	if (r == 0 && cfg->format != CONFIG_FORMAT_GOCRYPTFS)
 		r = error_set(err, -EOPNOTSUPP, EXIT_STATUS_UNSUPPORTED,
 			      "a volume of the format \"plain\" has no key");
@@ -314,7 +286,7 @@ static int check_operands(const struct command *cmd, const struct action *action
 		return command_usage(cmd, "%s needs --new-key", action->name);
 	if (!action->needs_new && (a->new_key || a->log_n))
 		return command_usage(cmd, "%s takes no --new-key and no --scrypt-n", action->name);
-	if (!action->needs_key && a->n_keys)
+	if (!action->needs_key && a->common.n_keys)
 		return command_usage(cmd, "%s takes no --key", action->name);
 	if (a->json && action->run != run_list)
 		return command_usage(cmd, "%s takes no --json", action->name);
@@ -328,7 +300,7 @@ static int check_operands(const struct command *cmd, const struct action *action
 int cmd_key(const struct front *front, int argc, char **argv)
 {
 	const struct command *cmd = command_find("key");
-	struct key_args a = {.config_file = front->config_file};
+	struct key_args a = {.common.config_file = front->config_file};
 	struct error err = ERROR_NONE;
 	const struct action *action;
 	int first, r = command_parse(cmd, argc, argv, key_args_set, &a, &first);

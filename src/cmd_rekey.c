@@ -16,13 +16,13 @@
 #include "rekey.h"
 #include "store.h"
 #include "util.h"
+#include "volume_args.h"
 
-enum { KEYS_MAX = 16, NOFILE_WANTED = 1 << 20 };
+enum { NOFILE_WANTED = 1 << 20 };
 
 struct rekey_args {
-	const char *config_file, *options, *new_key;
-	const char *keys[KEYS_MAX];
-	size_t n_keys;
+	struct volume_args volume;
+	const char *new_key;
 	bool keep_old, drop_slots, abort;
 };
 
@@ -30,13 +30,7 @@ static int rekey_args_set(void *ctx, const char *name, const char *value, struct
 {
 	struct rekey_args *a = ctx;
 
-	if (strcmp(name, "config") == 0)
-		a->config_file = value;
-	else if (strcmp(name, "options") == 0)
-		a->options = value;
-	else if (strcmp(name, "key") == 0 && a->n_keys < KEYS_MAX)
-		a->keys[a->n_keys++] = value;
-	else if (strcmp(name, "new-key") == 0)
+	if (strcmp(name, "new-key") == 0)
 		a->new_key = value;
 	else if (strcmp(name, "keep-old") == 0)
 		a->keep_old = true;
@@ -44,35 +38,7 @@ static int rekey_args_set(void *ctx, const char *name, const char *value, struct
 		a->drop_slots = true;
 	else if (strcmp(name, "abort") == 0)
 		a->abort = true;
-	return 0;
-}
-
-static bool is_path(const char *operand)
-{
-	return strchr(operand, '/') || strcmp(operand, ".") == 0 || strcmp(operand, "..") == 0;
-}
-
-static int build_config(const struct rekey_args *a, const char *volume, struct config **ret,
-			struct error *err)
-{
-	autoconfig_set struct config_set *set = NULL;
-	autoconfig struct config *cfg = NULL;
-	int r = config_load(a->config_file, getuid(), &set, err);
-
-	if (r == 0)
-		r = is_path(volume) ? config_anonymous(set, "rekey", &cfg, err)
-				    : config_volume(set, volume, &cfg, err);
-	if (r == 0 && is_path(volume))
-		r = config_set_option(cfg, "source", volume, "the command line", err);
-	if (r == 0 && a->options)
-		r = config_apply_options(cfg, a->options, "-o", err);
-	for (size_t i = 0; r == 0 && i < a->n_keys; i++)
-		r = config_set_option(cfg, "key", a->keys[i], "--key", err);
-	if (r == 0)
-		r = config_volume_finish(cfg, err);
-	if (r == 0)
-		*ret = steal_ptr(&cfg);
-	return r;
+	return volume_args_set(&a->volume, name, value, err);
 }
 
 /* ---- what is seen meanwhile ---- */
@@ -199,7 +165,7 @@ static int run_rekey(const struct rekey_args *a, const char *volume, struct erro
 	struct rekey_result result = {0};
 	struct config *cfg = NULL;
 	struct mount *m = NULL;
-	int r = build_config(a, volume, &cfg, err);
+	int r = volume_args_config(&a->volume, "rekey", volume, VOLUME_NAME_OR_PATH, &cfg, err);
 
 	if (r == 0)
 		r = mount_new(cfg, getuid(), &m, err);
@@ -220,7 +186,7 @@ static int run_rekey(const struct rekey_args *a, const char *volume, struct erro
 int cmd_rekey(const struct front *front, int argc, char **argv)
 {
 	const struct command *cmd = command_find("rekey");
-	struct rekey_args a = {.config_file = front->config_file};
+	struct rekey_args a = {.volume.config_file = front->config_file};
 	struct error err = ERROR_NONE;
 	int first, r = command_parse(cmd, argc, argv, rekey_args_set, &a, &first);
 

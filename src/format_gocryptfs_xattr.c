@@ -21,27 +21,6 @@ static bool refused(const char *name)
 	return strcmp(name, "security.capability") == 0;
 }
 
-/* The whole value on the lower, malloc'ed: it may grow between the two questions. */
-static ssize_t read_value(int fd, const char *disk, void **ret)
-{
-	for (;;) {
-		ssize_t size = store_getxattr(fd, disk, NULL, 0), n;
-		autofree void *buf = NULL;
-
-		if (size < 0)
-			return size;
-		buf = malloc((size_t)size + 1);
-		if (!buf)
-			return -ENOMEM;
-		n = store_getxattr(fd, disk, buf, (size_t)size);
-		if (n == -ERANGE)
-			continue;
-		if (n >= 0)
-			*ret = steal_ptr(&buf);
-		return n;
-	}
-}
-
 /* Copies to a caller's buffer under xattr(7)'s rules. */
 static ssize_t hand_over(const void *value, size_t n, void *buf, size_t size)
 {
@@ -57,7 +36,7 @@ ssize_t gocryptfs_getxattr(struct format *f, int fd, const char *name, void *buf
 {
 	struct gocryptfs *g = gocryptfs_of(f);
 	char disk[GCFS_XATTR_NAME_MAX + 1];
-	autofree void *stored = NULL;
+	autofree char *stored = NULL;
 	autofree uint8_t *plain = NULL;
 	size_t plain_size;
 	ssize_t n;
@@ -70,7 +49,7 @@ ssize_t gocryptfs_getxattr(struct format *f, int fd, const char *name, void *buf
 	r = gcfs_xattr_name_encrypt(g->names, name, disk);
 	if (r < 0)
 		return r;
-	n = read_value(fd, disk, &stored);
+	n = store_read_xattr(fd, disk, &stored);
 	if (n < 0)
 		return n;
 	r = gcfs_value_decrypt(g->content, stored, (size_t)n, &plain, &plain_size);
@@ -112,33 +91,12 @@ int gocryptfs_removexattr(struct format *f, int fd, const char *name)
 	return r < 0 ? r : store_removexattr(fd, disk);
 }
 
-/* The names on the lower, one behind the other, malloc'ed. */
-static ssize_t read_list(int fd, char **ret)
-{
-	for (;;) {
-		ssize_t size = store_listxattr(fd, NULL, 0), n;
-		autofree char *buf = NULL;
-
-		if (size < 0)
-			return size;
-		buf = malloc((size_t)size + 1);
-		if (!buf)
-			return -ENOMEM;
-		n = store_listxattr(fd, buf, (size_t)size);
-		if (n == -ERANGE)
-			continue;
-		if (n >= 0)
-			*ret = steal_ptr(&buf);
-		return n;
-	}
-}
-
 ssize_t gocryptfs_listxattr(struct format *f, int fd, char *buf, size_t size)
 {
 	struct gocryptfs *g = gocryptfs_of(f);
 	autofree char *list = NULL;
 	size_t used = 0;
-	ssize_t n = read_list(fd, &list);
+	ssize_t n = store_read_xattr(fd, NULL, &list);
 
 	if (n < 0)
 		return n;

@@ -219,36 +219,19 @@ static int compare_names(const void *a, const void *b)
 	return strcmp(x->name, y->name);
 }
 
-/* The value as it is on the lower, malloc'ed. Nobody changes it meanwhile: the volume is locked. */
-static ssize_t read_raw(int fd, const char *disk, void **ret)
-{
-	ssize_t size = store_getxattr(fd, disk, NULL, 0), n;
-	autofree void *buf = NULL;
-
-	if (size < 0)
-		return size;
-	buf = malloc((size_t)size + 1);
-	if (!buf)
-		return -ENOMEM;
-	n = store_getxattr(fd, disk, buf, (size_t)size);
-	if (n >= 0)
-		*ret = steal_ptr(&buf);
-	return n;
-}
-
 /* 1: it is not the volume's. */
 static int read_one(struct format *f, int fd, const char *disk, struct generation_xattr *ret)
 {
 	struct gocryptfs *g = gocryptfs_of(f);
 	char name[GCFS_XATTR_NAME_MAX + 1];
-	autofree void *raw = NULL;
+	autofree char *raw = NULL;
 	uint8_t *plain = NULL;
 	ssize_t n;
 	int r = 0;
 
 	if (!in_clear(disk) && strncmp(disk, GCFS_XATTR_PREFIX, strlen(GCFS_XATTR_PREFIX)) != 0)
 		return 1;
-	n = read_raw(fd, disk, &raw);
+	n = store_read_xattr(fd, disk, &raw);
 	if (n < 0)
 		return (int)n;
 	snprintf(name, sizeof(name), "%s", disk);
@@ -261,34 +244,33 @@ static int read_one(struct format *f, int fd, const char *disk, struct generatio
 	if (r < 0)
 		return r == -EBADMSG ? -EIO : r;
 	ret->name = strdup(name);
-	ret->value = in_clear(disk) ? steal_ptr(&raw) : plain;
+	if (in_clear(disk))
+		ret->value = steal_ptr(&raw);
+	else
+		ret->value = plain;
 	return ret->name ? 0 : -ENOMEM;
 }
 
 int generation_xattrs_read(struct format *f, int fd, struct generation_xattrs *ret)
 {
 	struct generation_xattrs x = {0};
-	ssize_t size = store_listxattr(fd, NULL, 0);
 	autofree char *names = NULL;
+	ssize_t size = store_read_xattr(fd, NULL, &names);
 	int r = 0;
 
 	*ret = x;
 	if (size <= 0)
 		return size == -EOPNOTSUPP ? 0 : (int)size;
-	names = malloc((size_t)size);
 	x.list = calloc((size_t)size / 2 + 1, sizeof(*x.list));
-	if (!names || !x.list) {
-		free(x.list);
+	if (!x.list)
 		return -ENOMEM;
-	}
-	size = store_listxattr(fd, names, (size_t)size);
 	for (const char *at = names; r >= 0 && at < names + size; at += strlen(at) + 1) {
 		r = read_one(f, fd, at, &x.list[x.n]);
 		x.n += r != 1; /* also what is half made, for the release */
 	}
-	if (size < 0 || r < 0) {
+	if (r < 0) {
 		generation_xattrs_free(&x);
-		return size < 0 ? (int)size : r;
+		return r;
 	}
 	qsort(x.list, x.n, sizeof(*x.list), compare_names);
 	*ret = x;

@@ -9,6 +9,7 @@
 #include <linux/openat2.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/fsuid.h>
@@ -383,6 +384,30 @@ ssize_t store_listxattr(int fd, char *buf, size_t size)
 	ssize_t n = listxattr(fd_path(fd).text, buf, size);
 
 	return n < 0 ? -errno : n;
+}
+
+ssize_t store_read_xattr(int fd, const char *name, char **ret)
+{
+	for (;;) {
+		ssize_t size = name ? store_getxattr(fd, name, NULL, 0) : store_listxattr(fd, NULL, 0), n;
+		autofree char *buf = NULL;
+
+		if (size < 0)
+			return size;
+		buf = malloc((size_t)size + 2);
+		if (!buf)
+			return -ENOMEM;
+		/* Size 0 would ask for the size once more. */
+		n = name ? store_getxattr(fd, name, buf, (size_t)size + 1)
+			 : store_listxattr(fd, buf, (size_t)size + 1);
+		if (n == -ERANGE)
+			continue;
+		if (n >= 0) {
+			buf[n] = '\0';
+			*ret = steal_ptr(&buf);
+		}
+		return n;
+	}
 }
 
 int store_setxattr(int fd, const char *name, const void *value, size_t size, int flags)

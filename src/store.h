@@ -106,6 +106,9 @@ int store_syncfs(int fd); /* everything of the file system that fd is on */
 
 ssize_t store_getxattr(int fd, const char *name, void *buf, size_t size);
 ssize_t store_listxattr(int fd, char *buf, size_t size);
+/* A whole value, or with name NULL the list of names; malloc'ed, with a NUL behind it. It may grow while it
+ * is read. The bytes. -ENOMEM */
+ssize_t store_read_xattr(int fd, const char *name, char **ret);
 int store_setxattr(int fd, const char *name, const void *value, size_t size, int flags);
 int store_removexattr(int fd, const char *name);
 
