@@ -334,6 +334,44 @@ static int gocryptfs_start(struct format *f, struct error *err)
 	return 0;
 }
 
+static void gocryptfs_lock(struct format *f)
+{
+	struct gocryptfs *g = gocryptfs_of(f);
+
+	gcfs_names_free(steal_ptr(&g->names));
+	gcfs_content_free(steal_ptr(&g->content));
+}
+
+_Static_assert((int)FORMAT_KEY_SIZE == (int)GCFS_MASTER_KEY_SIZE, "the room holds a master key");
+
+static void gocryptfs_hand_over(const void *state, struct secret *room)
+{
+	const struct gocryptfs *g = state;
+
+	memcpy(secret_data(room), secret_data(g->master), FORMAT_KEY_SIZE);
+}
+
+static int gocryptfs_restart(struct format *f, const struct secret *room, struct error *err)
+{
+	struct gocryptfs *g = gocryptfs_of(f);
+	char identifier[sizeof(g->identifier)];
+	int r = gcfs_key_identifier(room, identifier);
+
+	if (r == 0 && strcmp(identifier, g->identifier) != 0)
+		return error_set(err, -EKEYREJECTED, EXIT_STATUS_WRONG_KEY,
+				 "wrong key: it is that of another volume");
+	if (r == 0)
+		r = secret_new_from(secret_data(room), FORMAT_KEY_SIZE, &g->master);
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot take the key");
+	r = gocryptfs_start(f, err);
+	if (r < 0) {
+		secret_free(steal_ptr(&g->master));
+		gocryptfs_lock(f);
+	}
+	return r;
+}
+
 /* ---- making a volume ---- */
 
 static int check_empty(int root_fd, struct error *err)
@@ -479,6 +517,9 @@ const struct format_ops format_gocryptfs_ops = {
 	.open = gocryptfs_open,
 	.unlock = gocryptfs_unlock,
 	.start = gocryptfs_start,
+	.lock = gocryptfs_lock,
+	.hand_over = gocryptfs_hand_over,
+	.restart = gocryptfs_restart,
 	.free = gocryptfs_free,
 	.no_source = gocryptfs_no_source,
 	.init = gocryptfs_init,

@@ -399,6 +399,8 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 		format_file_fd_done(file);
 	}
 	if (n < 0 || r < 0) {
+		if (fs_transport_is_cached_write())
+			atomic_fetch_add(&fs->unflushed, 1);
 		fs_reply_err(req, n < 0 ? (int)n : r);
 		return;
 	}

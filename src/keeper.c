@@ -17,6 +17,7 @@
 
 #include "cleanup.h"
 #include "control.h"
+#include "keeper_lock.h"
 #include "log.h"
 #include "mount.h"
 #include "notify.h"
@@ -24,9 +25,13 @@
 #include "server.h"
 #include "util.h"
 
+/* For writing back what is dirty, if a lock does not say. */
+enum { LOCK_TIMEOUT_MS = 30000 };
+
 struct keeper {
 	struct mount *m;
 	struct control *control;
+	struct keeper_lock lock;
 	int signal_fd, report_fd; /* report_fd -1: in the foreground */
 	pid_t unmounting;         /* child that unmounts, 0: none */
 	bool lazy;                /* ... lazily */
@@ -44,6 +49,12 @@ struct report {
 };
 
 /* ---- ends ---- */
+
+/* Is it mounted and served, with its key or locked? */
+static bool is_up(const struct keeper *k)
+{
+	return k->m->state == MOUNT_UNLOCKED || k->m->state == MOUNT_LOCKED;
+}
 
 static void stopping(struct keeper *k)
 {
@@ -67,7 +78,7 @@ static void answer_umount(struct keeper *k, int r)
 	} else if (r < 0) {
 		error_errno(&err, r, EXIT_STATUS_FAILED, "cannot unmount \"%s\"", name);
 	}
-	control_umounted(k->control, &err);
+	control_answer(k->control, MESSAGE_UMOUNT, &err);
 }
 
 static void unmount_begin(struct keeper *k, bool lazy)
@@ -105,7 +116,7 @@ static void stop_by_signal(struct keeper *k, int signal)
 {
 	log_msg(LOG_LEVEL_INFO, "stopping \"%s\": %s", k->m->config->name, strsignal(signal));
 	/* Somebody insists, or nothing is left that could be waited for. */
-	if (k->m->state != MOUNT_UNLOCKED || (k->unmounting && k->lazy_wanted)) {
+	if (!is_up(k) || (k->unmounting && k->lazy_wanted)) {
 		k->ended = true;
 		return;
 	}
@@ -127,6 +138,7 @@ static void server_failed(struct keeper *k, int status)
 	k->exit_status = EXIT_STATUS_FAILED;
 	mount_cut(m);
 	m->state = MOUNT_FAILED;
+	keeper_lock_server(&k->lock, NULL);
 	/* The dead mount stays, so that nobody writes into the directory below it; but a service manager is
 	 * to start us again, and that takes the target. */
 	k->ended = k->report_fd < 0;
@@ -161,6 +173,8 @@ static void on_channel(struct keeper *k)
 			log_msg((enum log_level)msg.log.level, "%s", msg.log.line);
 		} else if (msg.type == SERVER_FAILED) {
 			log_error(&msg.error);
+		} else if (msg.type == SERVER_DONE) {
+			keeper_lock_server(&k->lock, &msg);
 		}
 	}
 }
@@ -173,6 +187,8 @@ static void reap(struct keeper *k)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		if (pid == k->unmounting) {
 			unmount_done(k, fusemount_unmount_result(status));
+		} else if (pid == k->lock.child) {
+			k->lock.child = 0; /* what it has said is in its channel */
 		} else if (pid == k->m->server_pid) {
 			on_channel(k);
 			server_ended(k, status);
@@ -205,6 +221,7 @@ static void on_umount(void *ctx, bool lazy)
 
 	switch (k->m->state) {
 	case MOUNT_UNLOCKED:
+	case MOUNT_LOCKED:
 		unmount_begin(k, lazy);
 		break;
 	case MOUNT_FAILED:
@@ -217,6 +234,36 @@ static void on_umount(void *ctx, bool lazy)
 	}
 }
 
+/* A source is read by the keeper, as who it is: naming another one is not for those whom it serves. */
+static bool may_name_key(uid_t uid)
+{
+	return uid == 0 || uid == geteuid();
+}
+
+static int on_command(void *ctx, const struct message_request *request, uid_t uid, struct error *err)
+{
+	struct keeper *k = ctx;
+
+	if (request->command == MESSAGE_LOCK)
+		return keeper_lock(&k->lock, request->timeout_ms ? request->timeout_ms : LOCK_TIMEOUT_MS,
+				   err);
+	if (*request->key && !may_name_key(uid)) {
+		error_set(err, -EPERM, EXIT_STATUS_FAILED,
+			  "cannot unlock \"%s\": only who mounted it may name another key source",
+			  k->m->config->name);
+		error_hint(err, "ckrfs unlock %s", k->m->config->name);
+		return -EPERM;
+	}
+	return keeper_unlock(&k->lock, *request->key ? request->key : NULL, err);
+}
+
+static void on_locked(void *ctx, enum message_command command, const struct error *err)
+{
+	struct keeper *k = ctx;
+
+	control_answer(k->control, command, err);
+}
+
 /*
  * Somebody else unmounted it, by umount(8). A dead mount has nothing left to keep then; a living one may be
  * held in another mount namespace, and ends like one that we unmounted: a key does not outlive its mount by
@@ -226,23 +273,31 @@ static void on_mounts_changed(struct keeper *k)
 {
 	if (k->m->state == MOUNT_FAILED && !fusemount_is_there(&k->m->fuse))
 		k->ended = true;
-	else if (k->m->state == MOUNT_UNLOCKED && !k->unmounting && !fusemount_is_anywhere(&k->m->fuse))
+	else if (is_up(k) && !k->unmounting && !fusemount_is_anywhere(&k->m->fuse))
 		stopping(k);
+}
+
+/* Milliseconds until deadline (0: none), or timeout if that is sooner. */
+static int sooner(int timeout, uint64_t deadline)
+{
+	uint64_t now = monotonic_ms(), left;
+
+	if (!deadline)
+		return timeout;
+	left = deadline > now ? min_u64(deadline - now, INT32_MAX) : 0;
+	return timeout < 0 || left < (uint64_t)timeout ? (int)left : timeout;
 }
 
 static int loop_timeout(const struct keeper *k)
 {
-	int timeout = control_timeout(k->control);
-	uint64_t now = monotonic_ms(), left;
+	int timeout = sooner(control_timeout(k->control), k->lock.patience);
 
-	if (k->m->state != MOUNT_STOPPING || !k->deadline)
-		return timeout;
-	left = k->deadline > now ? min_u64(k->deadline - now, INT32_MAX) : 0;
-	return timeout < 0 || left < (uint64_t)timeout ? (int)left : timeout;
+	return k->m->state == MOUNT_STOPPING ? sooner(timeout, k->deadline) : timeout;
 }
 
 static void on_time(struct keeper *k)
 {
+	keeper_lock_timeout(&k->lock);
 	if (k->m->state != MOUNT_STOPPING || !k->deadline || monotonic_ms() < k->deadline)
 		return;
 	log_msg(LOG_LEVEL_WARNING,
@@ -251,7 +306,7 @@ static void on_time(struct keeper *k)
 	k->ended = true;
 }
 
-enum { POLL_SIGNAL, POLL_CHANNEL, POLL_MOUNTS, POLL_CONTROL };
+enum { POLL_SIGNAL, POLL_CHANNEL, POLL_MOUNTS, POLL_LOCK, POLL_CONTROL };
 
 static void loop(struct keeper *k)
 {
@@ -264,6 +319,7 @@ static void loop(struct keeper *k)
 		fds[POLL_SIGNAL] = (struct pollfd){.fd = k->signal_fd, .events = POLLIN};
 		fds[POLL_CHANNEL] = (struct pollfd){.fd = k->m->server_channel, .events = POLLIN};
 		fds[POLL_MOUNTS] = (struct pollfd){.fd = k->m->fuse.mountinfo_fd, .events = POLLPRI};
+		fds[POLL_LOCK] = (struct pollfd){.fd = k->lock.child_fd, .events = POLLIN};
 		n = control_poll(k->control, fds + POLL_CONTROL);
 		if (poll(fds, POLL_CONTROL + n, loop_timeout(k)) < 0 && errno != EINTR)
 			break;
@@ -273,6 +329,8 @@ static void loop(struct keeper *k)
 			on_signal(k);
 		if (fds[POLL_MOUNTS].revents)
 			on_mounts_changed(k);
+		if (fds[POLL_LOCK].revents && fds[POLL_LOCK].fd == k->lock.child_fd)
+			keeper_lock_event(&k->lock);
 		control_serve(k->control, fds + POLL_CONTROL, n);
 		on_time(k);
 	}
@@ -342,10 +400,15 @@ static void close_inherited(void)
 /* What follows once the mount answers. */
 static int open_keeper(struct keeper *k, struct error *err)
 {
-	static const struct control_handler handler = {.status = on_status, .umount = on_umount};
+	static const struct control_handler handler = {
+		.status = on_status, .umount = on_umount, .command = on_command};
 	struct mount *m = k->m;
 	int r = open_signals(k, err);
 
+	k->lock = KEEPER_LOCK_NONE;
+	k->lock.m = m;
+	k->lock.done = on_locked;
+	k->lock.ctx = k;
 	close_inherited();
 	if (r == 0)
 		r = control_open(m->claim.dir_fd, m->owner, &handler, k, &k->control, err);
@@ -395,6 +458,7 @@ static void run(struct keeper *k)
 	loop(k);
 	if (k->m->state != MOUNT_STOPPING)
 		notify_send("STOPPING=1");
+	keeper_lock_stop(&k->lock);
 	mount_stop(k->m);
 	control_close(k->control);
 	close(k->signal_fd);

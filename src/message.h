@@ -13,11 +13,13 @@
 
 enum { MESSAGE_MAX = 65536, MESSAGE_VERSION = 1 };
 
-enum message_command { MESSAGE_STATUS, MESSAGE_UMOUNT };
+enum message_command { MESSAGE_STATUS, MESSAGE_UMOUNT, MESSAGE_LOCK, MESSAGE_UNLOCK };
 
 struct message_request {
 	enum message_command command;
-	bool lazy; /* umount: also when busy */
+	bool lazy;           /* umount: also when busy */
+	uint64_t timeout_ms; /* lock: for writing back what is dirty; 0: the default */
+	char key[4096];      /* unlock: a key source instead of those configured; "": those */
 };
 
 /* What there is to know of a mount. */

@@ -28,12 +28,21 @@ struct server {
 	int channel;
 	int latency_fd; /* -1: none */
 	unsigned protections;
+	struct fs *fs;        /* while it serves */
+	pthread_t commander;  /* takes the keeper's commands */
 	pthread_mutex_t lock; /* guards the members below */
 	size_t n_damages;
 	uint64_t damages[DAMAGES_REMEMBERED];
 };
 
 /* ---- what the keeper is told ---- */
+
+/* What comes from the server is not believed to end. */
+static void error_end(struct error *err)
+{
+	err->text[sizeof(err->text) - 1] = '\0';
+	err->hint[sizeof(err->hint) - 1] = '\0';
+}
 
 int server_receive(int channel, bool wait, struct server_message *ret)
 {
@@ -46,11 +55,20 @@ int server_receive(int channel, bool wait, struct server_message *ret)
 		return -errno;
 	if (n > 0 && (size_t)n < sizeof(*ret))
 		return -EBADMSG;
-	ret->error.text[sizeof(ret->error.text) - 1] = '\0';
-	ret->error.hint[sizeof(ret->error.hint) - 1] = '\0';
-	if (ret->type == SERVER_LOG)
+	if (ret->type == SERVER_FAILED)
+		error_end(&ret->error);
+	else if (ret->type == SERVER_LOG)
 		ret->log.line[sizeof(ret->log.line) - 1] = '\0';
+	else if (ret->type == SERVER_DONE)
+		error_end(&ret->done.error);
 	return (int)n;
+}
+
+int server_send(int channel, const struct server_command *command)
+{
+	if (channel < 0)
+		return -EPIPE;
+	return send(channel, command, sizeof(*command), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
 }
 
 static void send_message(int channel, const struct server_message *msg, int flags)
@@ -222,6 +240,70 @@ static unsigned thread_count(const struct config *cfg)
 	return (unsigned)min_u64(THREADS_MAX, max_u64(THREADS_MIN, cpus > 0 ? (uint64_t)cpus : 1));
 }
 
+/* ---- the keeper's commands ---- */
+
+static int unlock(struct server *s, uint64_t *ret_late, struct error *err)
+{
+	struct secret *room = s->mount->key_room;
+	int r = fs_unlock(s->fs, room, ret_late, err);
+
+	explicit_bzero(secret_data(room), secret_size(room));
+	return r;
+}
+
+static void command_do(struct server *s, const struct server_command *command)
+{
+	struct server_message msg = {.type = SERVER_DONE};
+	struct fs_lock_report report = {0};
+
+	msg.done.command = command->type;
+	switch (command->type) {
+	case SERVER_LOCK_BEGIN:
+		fs_lock_begin(s->fs, command->timeout_ms, &msg.done.error);
+		break;
+	case SERVER_LOCK_FINISH:
+		fs_lock_finish(s->fs, command->timeout_ms, &report, &msg.done.error);
+		msg.done.unflushed = report.unflushed;
+		msg.done.timed_out = report.timed_out;
+		break;
+	case SERVER_LOCK_CANCEL:
+		fs_lock_cancel(s->fs);
+		break;
+	case SERVER_UNLOCK:
+		unlock(s, &msg.done.unflushed, &msg.done.error);
+		break;
+	}
+	send_message(s->channel, &msg, 0);
+}
+
+/* A thread of its own, as these wait for requests to be served. Ends with the channel. */
+static void *commander_run(void *arg)
+{
+	struct server *s = arg;
+	struct server_command command;
+	ssize_t n;
+
+	for (;;) {
+		n = recv(s->channel, &command, sizeof(command), 0);
+		if (n == (ssize_t)sizeof(command))
+			command_do(s, &command);
+		else if (n >= 0 || errno != EINTR)
+			return NULL;
+	}
+}
+
+static int serve_commanded(struct server *s)
+{
+	int r = pthread_create(&s->commander, NULL, commander_run, s);
+
+	if (r)
+		return -r;
+	r = fs_serve(s->fs);
+	shutdown(s->channel, SHUT_RD);
+	pthread_join(s->commander, NULL);
+	return r;
+}
+
 static const char *const passthrough_words[] = {
 	[FS_PASSTHROUGH_OFF] = "off",
 	[FS_PASSTHROUGH_ACTIVE] = "active",
@@ -268,15 +350,14 @@ static int serve(struct server *s, struct error *err)
 		.ready = send_ready,
 		.ready_ctx = s,
 	};
-	struct fs *fs;
 	int r = format_start(m->format, damage_found, s, err);
 
 	if (r == 0)
-		r = fs_new(&params, &fs, err);
+		r = fs_new(&params, &s->fs, err);
 	if (r < 0)
 		return r;
-	r = fs_serve(fs);
-	fs_free(fs);
+	r = serve_commanded(s);
+	fs_free(s->fs);
 	if (r == -EOPNOTSUPP && cfg->passthrough == CONFIG_YES)
 		return no_passthrough(m, err);
 	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "the FUSE device failed") : 0;

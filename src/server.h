@@ -9,7 +9,19 @@
 
 #include "mount.h"
 
-enum server_message_type { SERVER_READY, SERVER_FAILED, SERVER_LOG };
+enum server_message_type { SERVER_READY, SERVER_FAILED, SERVER_LOG, SERVER_DONE };
+
+/* What the keeper asks the server to do: one packet each, one at a time, answered by SERVER_DONE. */
+enum server_command_type {
+	SERVER_LOCK_BEGIN,  /* fs_lock_begin() */
+	SERVER_LOCK_FINISH, /* fs_lock_finish() */
+	SERVER_LOCK_CANCEL, /* fs_lock_cancel() */
+	SERVER_UNLOCK,      /* fs_unlock() with the key in m->key_room, which is wiped */
+};
+struct server_command {
+	enum server_command_type type;
+	uint64_t timeout_ms;
+};
 
 /* What the server tells its keeper: one packet each. */
 struct server_message {
@@ -21,6 +33,12 @@ struct server_message {
 			int level; /* enum log_level */
 			char line[1008];
 		} log;
+		struct {
+			enum server_command_type command;
+			struct error error; /* code 0: done */
+			uint64_t unflushed; /* cached writes that came to nothing */
+			bool timed_out;     /* ... and there are more */
+		} done;
 	};
 };
 
@@ -29,6 +47,9 @@ int server_fork(struct mount *m, struct error *err);
 
 /* What has become of kernel passthrough, in words for people. */
 const char *server_passthrough(const struct fs_stats *stats);
+
+/* -EPIPE: it is gone. Never waits. */
+int server_send(int channel, const struct server_command *command);
 
 /* Takes one message: its size, 0 when the server is gone, -EAGAIN when wait is false and there is none,
  * -EBADMSG. */
