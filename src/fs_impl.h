@@ -101,6 +101,8 @@ int fs_file_adopt(struct fs *fs, struct node *node, int fd, struct format_file *
 void fs_file_put(struct fs *fs, struct node *node);
 /* The kernel has set the time of the inode: what was kept of it for later no longer counts. */
 void fs_file_mtime_told(struct fs *fs, struct node *node);
+/* The kernel will write no more for now: sets all times again that cached writes have moved. */
+void fs_file_restore_times(struct fs *fs);
 /* The file if it is open now, counted; NULL. */
 struct format_file *fs_file_if_open(struct fs *fs, struct node *node);
 

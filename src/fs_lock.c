@@ -237,6 +237,7 @@ int fs_lock_finish(struct fs *fs, uint64_t timeout_ms, struct fs_lock_report *re
 	/* Nothing is served any more, so that this ends: what is dirty now is refused, and counted. */
 	forget_all_contents(fs, UINT64_MAX);
 	forget_all_names(fs);
+	fs_file_restore_times(fs);
 	format_lock(fs->p.format);
 	fs_loop_wipe(fs->loop);
 	ret->unflushed = atomic_load(&fs->unflushed);

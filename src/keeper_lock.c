@@ -146,6 +146,8 @@ void keeper_lock_server(struct keeper_lock *l, const struct server_message *msg)
 		return;
 	}
 	if (err.code < 0) {
+		if (err.code == -EOPNOTSUPP)
+			error_hint(&err, "ckrfs mount %s -o passthrough=no", l->m->config->name);
 		end(l, &err);
 		return;
 	}
