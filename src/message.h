@@ -29,7 +29,7 @@ struct message_status {
 	char secret_memory[16];
 	char passthrough[64];  /* "active", "off", or why not */
 	char protections[256]; /* words with a blank between them */
-	int64_t since;         /* seconds since 1970; 0: never unlocked */
+	int64_t since;         /* seconds since 1970 when it got into its state; 0: never unlocked */
 	int64_t keyring;       /* serial of the mount's keyring, 0: none */
 	uint64_t requests, read_bytes, written_bytes, errors, damages;
 	int64_t owner, keeper_pid, server_pid; /* pids 0: none */
