@@ -13,6 +13,7 @@
 #include "cleanup.h"
 #include "crypto.h"
 #include "store.h"
+#include "util.h"
 
 enum { TRIAL_DEPTH = 8, TRIAL_ENTRIES = 2000, TRIAL_REFUTED = 16, RAW_KEY_LOG_N = 10, DEFAULT_LOG_N = 16 };
 
@@ -141,7 +142,7 @@ static void try_file(struct trial *t, int dir_fd, const char *disk)
 static void try_link(struct trial *t, int dir_fd, const char *disk)
 {
 	autofd int fd = store_open(dir_fd, disk, O_PATH, 0);
-	autofree char *target = NULL;
+	autowiped char *target = NULL;
 	char text[4097];
 	ssize_t n = fd < 0 ? -1 : store_readlink(fd, text, sizeof(text) - 1);
 

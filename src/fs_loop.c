@@ -11,13 +11,13 @@
  * mount may do that: the client has to be woken for each answer.
  */
 #include <errno.h>
-#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "cleanup.h"
 #include "cpu_latency.h"
 #include "fs_impl.h"
 #include "util.h"
@@ -84,8 +84,8 @@ const struct fuse_buf *fs_loop_request(void)
 
 static void worker_free(void)
 {
-	free(worker.request.mem);
-	free(worker.io.plain);
+	free_wiped(worker.request.mem);
+	free_wiped(worker.io.plain);
 	free(worker.io.disk);
 	memset(&worker, 0, sizeof(worker));
 }
@@ -106,8 +106,7 @@ static void worker_wipe(struct fs_loop *loop)
 	if (worker.wipes == wipes)
 		return;
 	worker.wipes = wipes;
-	if (worker.request.mem)
-		explicit_bzero(worker.request.mem, malloc_usable_size(worker.request.mem));
+	free_wiped(steal_ptr(&worker.request.mem));
 	if (worker.io.plain)
 		explicit_bzero(worker.io.plain, FORMAT_IO_ROOM);
 	wipe_stack();

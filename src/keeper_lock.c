@@ -84,10 +84,9 @@ static void locked(struct keeper_lock *l, const struct server_message *msg)
 	log_msg(LOG_LEVEL_INFO, "\"%s\" is locked", m->config->name);
 	if (msg->done.unflushed || msg->done.timed_out)
 		error_set(&err, -EIO, EXIT_STATUS_PARTLY,
-			  "\"%s\" is locked, but %" PRIu64
-			  " cached writes could not be stored and are lost%s",
-			  m->config->name, msg->done.unflushed,
-			  msg->done.timed_out ? ": the time was over" : "");
+			  "\"%s\" is locked; cached writes that could not be stored and are lost%s: %" PRIu64,
+			  m->config->name, msg->done.timed_out ? ", as the time was over" : "",
+			  msg->done.unflushed);
 	else if (r < 0)
 		error_errno(&err, r, EXIT_STATUS_PARTLY,
 			    "\"%s\" is locked, but its keyring cannot be emptied", m->config->name);
