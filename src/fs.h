@@ -68,8 +68,8 @@ void fs_free(struct fs *fs);
  *
  * fs_lock_begin(): -ETIMEDOUT requests in flight do not end, -EOPNOTSUPP (15) files are open by kernel
  * passthrough. fs_lock_finish(): whatever could not be written back in time is counted and lost; then the
- * kernel has no plaintext, and the format no key. -ETIMEDOUT as above. On failure, and after
- * fs_lock_cancel(), all is served as before. On a locked fs they do nothing.
+ * kernel has no plaintext, and the format no key. -ETIMEDOUT as above. On failure all is served as before. On
+ * a locked fs they do nothing.
  */
 struct fs_lock_report {
 	uint64_t unflushed; /* cached writes that failed or were refused */
@@ -77,7 +77,6 @@ struct fs_lock_report {
 };
 int fs_lock_begin(struct fs *fs, uint64_t timeout_ms, struct error *err);
 int fs_lock_finish(struct fs *fs, uint64_t timeout_ms, struct fs_lock_report *ret, struct error *err);
-void fs_lock_cancel(struct fs *fs);
 /* key: of format_hand_over(). *ret_late: cached writes that have come to nothing by the lock, in all. 12 as
  * in format_restart(). */
 int fs_unlock(struct fs *fs, const struct secret *key, uint64_t *ret_late, struct error *err);

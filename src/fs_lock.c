@@ -218,12 +218,6 @@ int fs_lock_begin(struct fs *fs, uint64_t timeout_ms, struct error *err)
 	return 0;
 }
 
-void fs_lock_cancel(struct fs *fs)
-{
-	if (gate_state(&fs->gate) == GATE_SHUTTING)
-		gate_set(&fs->gate, GATE_OPEN);
-}
-
 int fs_lock_finish(struct fs *fs, uint64_t timeout_ms, struct fs_lock_report *ret, struct error *err)
 {
 	uint64_t deadline = monotonic_ms() + timeout_ms;

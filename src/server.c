@@ -266,9 +266,6 @@ static void command_do(struct server *s, const struct server_command *command)
 		msg.done.unflushed = report.unflushed;
 		msg.done.timed_out = report.timed_out;
 		break;
-	case SERVER_LOCK_CANCEL:
-		fs_lock_cancel(s->fs);
-		break;
 	case SERVER_UNLOCK:
 		unlock(s, &msg.done.unflushed, &msg.done.error);
 		break;

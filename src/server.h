@@ -15,7 +15,6 @@ enum server_message_type { SERVER_READY, SERVER_FAILED, SERVER_LOG, SERVER_DONE 
 enum server_command_type {
 	SERVER_LOCK_BEGIN,  /* fs_lock_begin() */
 	SERVER_LOCK_FINISH, /* fs_lock_finish() */
-	SERVER_LOCK_CANCEL, /* fs_lock_cancel() */
 	SERVER_UNLOCK,      /* fs_unlock() with the key in m->key_room, which is wiped */
 };
 struct server_command {

@@ -14,9 +14,11 @@ import subprocess
 import tempfile
 
 
+import containers
 import pytest
 from support import (BUSY, DONE, FAILED, NO_KEY, NO_VOLUME, PARTLY, TOOLS, UID, UNSUPPORTED, USAGE, WRONG_KEY,
                      Gocryptfs, child, forms, run, wait_until)
+from test_mount import in_namespace
 
 PAGE = mmap.PAGESIZE
 MARK = b"plaintext that is hunted in memory: 0123456789abcdef"
@@ -440,6 +442,59 @@ def test_during_renames(ck):
         assert sorted(os.listdir(mnt)) == sorted(names)
         assert [(mnt / name).read_bytes() for name in names] == [b"%d" % i for i in range(4)]
     volume.fsck()
+
+
+def test_container_goes_on(ck):
+    """A shell in a container with an open file and its directory there: nothing of it has to begin anew."""
+    volume = ck.volume()
+    with ck.mounted() as mnt:
+        (mnt / "d").mkdir()
+        argv = containers.runtime("crun", ck.dir).argv(
+            mnt, 'cd /vol/d; exec 3>>f; while read c; do eval "$c" 2>&1; echo "status $?"; done')
+        with child(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as container:
+            def tell(command):
+                container.stdin.write(command.encode() + b"\n")
+                container.stdin.flush()
+                lines = []
+                while not lines or not lines[-1].startswith("status "):
+                    lines.append(container.stdout.readline().decode().rstrip())
+                    assert lines[-1], "it lives"
+                return lines
+
+            assert tell("echo before >&3") == ["status 0"]
+            ck.run("lock", "web", status=DONE)
+            assert tell("cat f")[-1] == "status 1"
+            assert tell("echo refused >&3")[-1] != "status 0"
+            ck.run("unlock", "web", status=DONE)
+            assert tell("echo after >&3") == ["status 0"]
+            assert tell("cat f") == ["before", "after", "status 0"]
+            assert tell("cat /vol/d/f") == ["before", "after", "status 0"]
+            assert tell("ls .")[:-1] == ["f"]
+            container.stdin.close()
+            container.wait(20)
+    volume.fsck()
+
+
+def test_unprivileged_user(ck):
+    """A mount through fusermount3, whose keeper has no privilege."""
+    ck.volume()
+    run("chown", "-R", f"{UID}:{UID}", ck.dir)
+    done = in_namespace(ck, rf"""
+echo "ckrfstest:x:{UID}:{UID}::/:/bin/sh" >> /etc/passwd
+mknod $1/fuse c 10 229; chmod 666 $1/fuse; mount --bind $1/fuse /dev/fuse
+asuser() {{ setpriv --reuid {UID} --regid {UID} --clear-groups --inh-caps -all "$@"; }}
+asuser $2 mount --config $1/ckrfs.conf web $1/mnt
+asuser sh -c "echo mine > $1/mnt/f"
+asuser $2 lock web
+asuser $2 status web --json
+asuser cat $1/mnt/f 2>&1 || echo refused
+asuser $2 unlock web
+asuser cat $1/mnt/f
+asuser $2 umount $1/mnt
+rm $1/fuse
+""").stdout.decode()
+    assert '"state":"locked"' in done.replace(" ", "")
+    assert "Required key not available\nrefused\nmine\n" in done
 
 
 # ---- nothing is left
