@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -145,6 +146,45 @@ static double random_write(const char *dir, long count)
 	return end_write(fd, start);
 }
 
+/* Maps the file "seq" of count MiB and reads all of it. */
+static double mmap_read(const char *dir, long count)
+{
+	int fd = open_cold(dir);
+	size_t size = (size_t)count * CHUNK;
+	double start = now();
+	const uint8_t *p = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+	volatile uint8_t sum = 0;
+
+	if (p == MAP_FAILED)
+		die("mmap");
+	for (size_t i = 0; i < size; i += BLOCK)
+		sum ^= p[i];
+	start = now() - start;
+	munmap((void *)(uintptr_t)p, size);
+	close(fd);
+	return start;
+}
+
+/* count blocks anywhere in the file "seq", through a mapping. */
+static double mmap_write(const char *dir, long count)
+{
+	int fd = open_at(dir, "seq", O_RDWR);
+	uint64_t blocks = (uint64_t)blocks_of(fd);
+	double start = now();
+	uint8_t *p = mmap(NULL, blocks * BLOCK, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	if (p == MAP_FAILED)
+		die("mmap");
+	for (long i = 0; i < count; i++)
+		memcpy(p + random_next() % blocks * BLOCK, buffer, BLOCK);
+	if (msync(p, blocks * BLOCK, MS_SYNC) < 0)
+		die("msync");
+	start = now() - start;
+	munmap(p, blocks * BLOCK);
+	close(fd);
+	return start;
+}
+
 static void file_name(char *path, size_t size, const char *dir, long i)
 {
 	snprintf(path, size, "%s/d%03ld/f%06ld", dir, i / PER_DIR, i);
@@ -202,6 +242,24 @@ static double open_read(const char *dir, long count)
 	return now() - start;
 }
 
+/* Attributes of all files, whose names are known by then. */
+static double stat_all(const char *dir, long count)
+{
+	double start = 0;
+	char path[4096];
+	struct stat st;
+
+	for (int pass = 0; pass < 2; pass++) {
+		start = now();
+		for (long i = 0; i < count; i++) {
+			file_name(path, sizeof(path), dir, i);
+			if (stat(path, &st) < 0)
+				die(path);
+		}
+	}
+	return now() - start;
+}
+
 static long walk_fd(int fd)
 {
 	DIR *d = fdopendir(fd);
@@ -247,13 +305,11 @@ static const struct workload {
 	const char *name;
 	double (*run)(const char *dir, long count);
 } workloads[] = {
-	{"seq-write", seq_write},
-	{"seq-read", seq_read},
-	{"random-read", random_read},
-	{"random-write", random_write},
-	{"create", create},
-	{"open-read", open_read},
-	{"walk", walk},
+	{"seq-write", seq_write},     {"seq-read", seq_read},
+	{"random-read", random_read}, {"random-write", random_write},
+	{"mmap-read", mmap_read},     {"mmap-write", mmap_write},
+	{"create", create},           {"stat", stat_all},
+	{"open-read", open_read},     {"walk", walk},
 };
 
 int main(int argc, char **argv)

@@ -17,8 +17,10 @@ static enum kind kind_of(const char *word, size_t n)
 		const char *word;
 		enum kind kind;
 	} kinds[] = {
-		{"NAME", KIND_NAME}, {"FILE", KIND_FILE},   {"PATH", KIND_FILE},       {"SOURCE", KIND_FILE},
-		{"DIR", KIND_FILE},  {"TARGET", KIND_FILE}, {"OPTIONS", KIND_OPTIONS},
+		{"NAME", KIND_NAME},       {"FILE", KIND_FILE},
+		{"PATH", KIND_FILE},       {"SOURCE", KIND_FILE},
+		{"DIR", KIND_FILE},        {"TARGET", KIND_FILE},
+		{"OPTIONS", KIND_OPTIONS}, {"VOLUME", KIND_NAME | KIND_FILE},
 	};
 
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
@@ -46,6 +48,22 @@ static unsigned kinds_in(const char *args)
 		p += n ? n : 1;
 	}
 	return kinds;
+}
+
+/* The words in small letters among the operands, such as actions: "change add". ret holds 128. */
+static void words_in(const char *args, char *ret)
+{
+	static const char blank[] = " |[]";
+
+	*ret = '\0';
+	for (const char *p = args ? args : ""; *p; p += strspn(p, blank)) {
+		size_t n = strcspn(p, blank);
+
+		if (*p >= 'a' && *p <= 'z' && strlen(ret) + n + 2 <= 128)
+			snprintf(ret + strlen(ret), n + 1 + (*ret != 0), "%s%.*s", *ret ? " " : "", (int)n,
+				 p);
+		p += n;
+	}
 }
 
 static unsigned option_kind(const struct command_option *o)
@@ -174,10 +192,15 @@ static void bash_option(const struct command *cmd, const struct command_option *
 
 static void bash_operands(const struct command *cmd)
 {
+	char words[128];
+
 	printf("\t%s)", cmd->name);
 	fputs(" if [[ $cur == -* ]]; then _ckrfs_words \"", stdout);
 	each_option(cmd, bash_option);
 	fputs("\"; else :;", stdout);
+	words_in(cmd->args, words);
+	if (*words)
+		printf(" _ckrfs_words \"%s\";", words);
 	bash_kinds(kinds_in(cmd->args));
 	fputs(" fi ;;\n", stdout);
 }
@@ -294,8 +317,13 @@ static void complete_zsh(void)
 	      "\t[[ $state == argument ]] || return\n\tcase $line[1] in\n",
 	      stdout);
 	for (const struct command *cmd = commands; cmd->name; cmd++) {
+		char words[128];
+
 		printf("\t%s) _arguments", cmd->name);
 		each_option(cmd, zsh_option);
+		words_in(cmd->args, words);
+		if (*words)
+			printf(" \\\n\t\t'1:word:(%s)'", words);
 		if (kinds_in(cmd->args)) {
 			fputs(" \\\n\t\t'*:argument:", stdout);
 			zsh_action(kinds_in(cmd->args));
@@ -369,6 +397,8 @@ static void complete_fish(void)
 	fputs("\n\t\techo $before$word\n\tend\nend\ncomplete -c ckrfs -f\n", stdout);
 	each_option(NULL, fish_option);
 	for (const struct command *cmd = commands; cmd->name; cmd++) {
+		char words[128];
+
 		if (!cmd->hidden) {
 			fish_condition(NULL);
 			printf(" -a %s -d '", cmd->name);
@@ -376,6 +406,11 @@ static void complete_fish(void)
 			fputs("'\n", stdout);
 		}
 		each_option(cmd, fish_option);
+		words_in(cmd->args, words);
+		if (*words) {
+			fish_condition(cmd);
+			printf(" -a '%s'\n", words);
+		}
 		if (kinds_in(cmd->args)) {
 			fish_condition(cmd);
 			fish_kinds(kinds_in(cmd->args));

@@ -130,6 +130,9 @@ static int check_empty(int fd, const char *directory, struct error *err)
 	while ((e = readdir(dir))) {
 		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
 			continue;
+		/* An init that was interrupted; the format looks closer. */
+		if (strcmp(e->d_name, "gocryptfs.diriv") == 0 || strcmp(e->d_name, "gocryptfs.conf.tmp") == 0)
+			continue;
 		if (strcmp(e->d_name, "gocryptfs.conf") == 0)
 			return error_set(err, -EEXIST, EXIT_STATUS_FAILED,
 					 "%s is a volume already: it is not empty", directory);

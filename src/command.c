@@ -59,6 +59,36 @@ static const struct command_option init_options[] = {
 	{0},
 };
 
+static const struct command_option check_options[] = {
+	{"key", 'k', "SPEC", "where the key comes from"},
+	{"options", 'o', "OPTIONS", "options as in ckrfs.conf(5)"},
+	{"online", 0, NULL, "check a mount, by its name or target, while it is in use"},
+	{"repair", 0, NULL, "move what is damaged into a quarantine, and mend what is certain"},
+	{"quarantine", 0, "DIRECTORY", "where the quarantine is made; on the volume's file system"},
+	{"undo", 0, "LOG", "take back what a repair did, by its log"},
+	{"json", 'j', NULL, "as one JSON object"},
+	{0},
+};
+
+static const struct command_option key_options[] = {
+	{"key", 'k', "SPEC", "where a key that opens the volume comes from"},
+	{"new-key", 0, "SPEC", "change, add: where the new key comes from"},
+	{"scrypt-n", 0, "LOGN", "change, add: cost of the new passphrase, 10 to 28"},
+	{"options", 'o', "OPTIONS", "options as in ckrfs.conf(5)"},
+	{"json", 'j', NULL, "list: as one JSON object"},
+	{0},
+};
+
+static const struct command_option rekey_options[] = {
+	{"key", 'k', "SPEC", "where the present key comes from"},
+	{"new-key", 0, "SPEC", "what opens the volume afterwards; default: the same passphrase"},
+	{"options", 'o', "OPTIONS", "options as in ckrfs.conf(5)"},
+	{"keep-old", 0, NULL, "keep the old generation beside it, as VOLUME.old-DATE"},
+	{"drop-slots", 0, NULL, "go on although further keys (slots) are lost"},
+	{"abort", 0, NULL, "remove what an unfinished run has made"},
+	{0},
+};
+
 static const struct command_option config_command_options[] = {
 	{"show", 0, "NAME", "show the values of a volume, and where each comes from"},
 	{"options", 'o', "OPTIONS", "apply these on top, as ckrfs mount -o does"},
@@ -72,6 +102,8 @@ const struct command commands[] = {
 	{"init", "DIRECTORY --key SPEC", "make a new encrypted volume in an empty directory", init_options,
 	 cmd_init, false},
 	{"mount", "NAME [TARGET] | SOURCE TARGET", "mount a volume", mount_options, cmd_mount, false},
+	{"key", "change | add | remove | list | verify VOLUME [KEYNAME]",
+	 "change or list the keys of a volume", key_options, cmd_key, false},
 	{"status", "[NAME | TARGET]", "show what is mounted", status_options, cmd_status, false},
 	{"lock", "NAME | TARGET ...", "take the key from volumes that stay mounted", lock_options, cmd_lock,
 	 false},
@@ -79,6 +111,10 @@ const struct command commands[] = {
 	 false},
 	{"umount", "NAME | TARGET ...", "unmount volumes; their keys are gone then", umount_options,
 	 cmd_umount, false},
+	{"check", "VOLUME | --online NAME", "look for damage in a volume, and repair it", check_options,
+	 cmd_check, false},
+	{"rekey", "VOLUME --key SPEC [--new-key SPEC]", "give a volume a new master key, by a new copy",
+	 rekey_options, cmd_rekey, false},
 	{"config", "--show NAME | --list | --check", "show or check the configuration",
 	 config_command_options, cmd_config, false},
 	{"complete", "bash | zsh | fish", "print the completion of a shell", NULL, cmd_complete, true},

@@ -57,11 +57,14 @@ int command_fail(const struct error *err);
 /* Usage errors: "ckrfs: MESSAGE" and "try: ckrfs CMD --help"; returns EXIT_STATUS_USAGE. */
 int command_usage(const struct command *cmd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+int cmd_check(const struct front *front, int argc, char **argv);
 int cmd_complete(const struct front *front, int argc, char **argv);
 int cmd_config(const struct front *front, int argc, char **argv);
 int cmd_init(const struct front *front, int argc, char **argv);
+int cmd_key(const struct front *front, int argc, char **argv);
 int cmd_lock(const struct front *front, int argc, char **argv);
 int cmd_mount(const struct front *front, int argc, char **argv);
+int cmd_rekey(const struct front *front, int argc, char **argv);
 int cmd_status(const struct front *front, int argc, char **argv);
 int cmd_unlock(const struct front *front, int argc, char **argv);
 int cmd_umount(const struct front *front, int argc, char **argv);

@@ -21,6 +21,7 @@ struct client {
 	enum message_command command; /* CLIENT_WAITING: for its end */
 	uid_t uid;
 	int fd;
+	int passed_fd; /* that came with the request; -1: none */
 	uint64_t deadline;
 	char *in; /* MESSAGE_MAX bytes */
 	size_t in_used;
@@ -94,9 +95,10 @@ int control_open(int dir_fd, uid_t owner, const struct control_handler *handler,
 static void client_free(struct client *cl)
 {
 	close(cl->fd);
+	cleanup_close(&cl->passed_fd);
 	free(cl->in);
 	free(cl->out);
-	*cl = (struct client){.fd = -1};
+	*cl = (struct client){.fd = -1, .passed_fd = -1};
 }
 
 static void client_send(struct client *cl)
@@ -148,6 +150,24 @@ static void client_end(struct client *cl, const struct error *err)
 	client_answer(cl, text);
 }
 
+static void client_check(struct control *c, struct client *cl)
+{
+	struct error err = ERROR_NONE;
+	char *text = NULL;
+	int r;
+
+	if (cl->passed_fd < 0)
+		r = error_set(&err, -EBADMSG, EXIT_STATUS_FAILED, "no pipe came with the request");
+	else
+		r = c->handler->check(c->ctx, steal_fd(&cl->passed_fd), &err);
+	if (r < 0) {
+		client_refuse(cl, &err);
+		return;
+	}
+	message_format_done(&text);
+	client_answer(cl, text);
+}
+
 static void client_do(struct control *c, struct client *cl, const struct message_request *request)
 {
 	struct message_status status;
@@ -165,6 +185,9 @@ static void client_do(struct control *c, struct client *cl, const struct message
 	case MESSAGE_UMOUNT:
 		cl->state = CLIENT_WAITING;
 		c->handler->umount(c->ctx, request->lazy);
+		break;
+	case MESSAGE_CHECK:
+		client_check(c, cl);
 		break;
 	default:
 		cl->state = CLIENT_WAITING;
@@ -194,6 +217,44 @@ static void client_parse(struct control *c, struct client *cl)
 	client_refuse(cl, &err);
 }
 
+/* Keeps the first of the descriptors that came along, and closes the others. */
+static void client_take_fds(struct client *cl, struct msghdr *msg)
+{
+	for (struct cmsghdr *cm = CMSG_FIRSTHDR(msg); cm; cm = CMSG_NXTHDR(msg, cm)) {
+		size_t n = (cm->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+		if (cm->cmsg_level != SOL_SOCKET || cm->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t i = 0; i < n; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(cm) + i * sizeof(fd), sizeof(fd));
+			if (cl->passed_fd < 0)
+				cl->passed_fd = fd;
+			else
+				close(fd);
+		}
+	}
+}
+
+static ssize_t client_read(struct client *cl)
+{
+	union {
+		struct cmsghdr align;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec iov = {cl->in + cl->in_used, MESSAGE_MAX - cl->in_used};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control.room,
+			     .msg_controllen = sizeof(control.room)};
+	ssize_t n = recvmsg(cl->fd, &msg, MSG_CMSG_CLOEXEC);
+
+	if (n >= 0)
+		client_take_fds(cl, &msg);
+	return n;
+}
+
 static void client_receive(struct control *c, struct client *cl)
 {
 	ssize_t n;
@@ -203,7 +264,7 @@ static void client_receive(struct control *c, struct client *cl)
 	if (cl->state != CLIENT_ASKING)
 		n = recv(cl->fd, &rest, 1, 0);
 	else
-		n = recv(cl->fd, cl->in + cl->in_used, MESSAGE_MAX - cl->in_used, 0);
+		n = client_read(cl);
 	if (n < 0 && (errno == EINTR || errno == EAGAIN))
 		return;
 	if (n <= 0) {
@@ -239,6 +300,7 @@ static void client_accept(struct control *c)
 	cl->fd = accept4(c->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (cl->fd < 0)
 		return;
+	cl->passed_fd = -1;
 	cl->state = CLIENT_ASKING;
 	cl->deadline = monotonic_ms() + CONTROL_TIMEOUT_MS;
 	cl->in = malloc(MESSAGE_MAX);

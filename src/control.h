@@ -24,6 +24,8 @@ struct control_handler {
 	/* The other commands, for a client with that uid. 1: answered later, by control_answer(); 0: done; or
 	 * the error. */
 	int (*command)(void *ctx, const struct message_request *request, uid_t uid, struct error *err);
+	/* Begins a check that tells its findings through the pipe fd, which it takes. */
+	int (*check)(void *ctx, int fd, struct error *err);
 };
 
 struct control;

@@ -36,18 +36,40 @@ static int connect_to(const struct runtime *rt, const char *name)
 	return steal_fd(&fd);
 }
 
-static int send_text(int fd, const char *text)
+/* With the first bytes, if pass_fd is not negative. */
+static ssize_t send_with_fd(int fd, const char *text, size_t size, int pass_fd)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control = {.room = {0}};
+	struct iovec iov = {(void *)(uintptr_t)text, size};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+
+	if (pass_fd >= 0) {
+		control.head.cmsg_level = SOL_SOCKET;
+		control.head.cmsg_type = SCM_RIGHTS;
+		control.head.cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(&control.head), &pass_fd, sizeof(pass_fd));
+		msg.msg_control = control.room;
+		msg.msg_controllen = sizeof(control.room);
+	}
+	return sendmsg(fd, &msg, MSG_NOSIGNAL);
+}
+
+static int send_text(int fd, const char *text, int pass_fd)
 {
 	size_t size = strlen(text);
 
 	while (size > 0) {
-		ssize_t n = send(fd, text, size, MSG_NOSIGNAL);
+		ssize_t n = send_with_fd(fd, text, size, pass_fd);
 
 		if (n < 0 && errno != EINTR)
 			return -errno;
 		if (n > 0) {
 			text += n;
 			size -= (size_t)n;
+			pass_fd = -1;
 		}
 	}
 	return 0;
@@ -88,8 +110,8 @@ static int ask_failed(int r, const char *name, int timeout_ms, struct error *err
 	return error_errno(err, r, EXIT_STATUS_FAILED, "cannot reach the keeper of \"%s\"", name);
 }
 
-int control_client_ask(const struct runtime *rt, const char *name, const struct message_request *request,
-		       int timeout_ms, struct message_status *ret_status, struct error *err)
+static int ask(const struct runtime *rt, const char *name, const struct message_request *request, int pass_fd,
+	       int timeout_ms, struct message_status *ret_status, struct error *err)
 {
 	autofree char *text = NULL, *answer = malloc(MESSAGE_MAX);
 	autofd int fd = -1;
@@ -101,13 +123,26 @@ int control_client_ask(const struct runtime *rt, const char *name, const struct 
 		return ask_failed(r, name, timeout_ms, err);
 	}
 	fd = connect_to(rt, name);
-	r = fd < 0 ? fd : send_text(fd, text);
+	r = fd < 0 ? fd : send_text(fd, text, pass_fd);
 	if (r < 0)
 		return ask_failed(r, name, timeout_ms, err);
 	n = receive_line(fd, answer, MESSAGE_MAX, timeout_ms);
 	if (n < 0)
 		return ask_failed((int)n, name, timeout_ms, err);
 	return message_response_parse(answer, (size_t)n, ret_status, err);
+}
+
+int control_client_ask(const struct runtime *rt, const char *name, const struct message_request *request,
+		       int timeout_ms, struct message_status *ret_status, struct error *err)
+{
+	return ask(rt, name, request, -1, timeout_ms, ret_status, err);
+}
+
+int control_client_check(const struct runtime *rt, const char *name, int fd, struct error *err)
+{
+	struct message_request request = {.command = MESSAGE_CHECK};
+
+	return ask(rt, name, &request, fd, CONTROL_CLIENT_TIMEOUT_MS, NULL, err);
 }
 
 /* ---- finding ---- */

@@ -29,4 +29,8 @@ void control_client_close(struct control_mount *m);
 int control_client_ask(const struct runtime *rt, const char *name, const struct message_request *request,
 		       int timeout_ms, struct message_status *ret_status, struct error *err);
 
+/* Asks for a check whose findings come through the pipe fd (its end for writing, borrowed). Errors as above,
+ * and 11 when one is under way. */
+int control_client_check(const struct runtime *rt, const char *name, int fd, struct error *err);
+
 #endif

@@ -18,6 +18,8 @@ enum exit_status {
 	EXIT_STATUS_FAILED = 1,
 	EXIT_STATUS_USAGE = 2,
 	EXIT_STATUS_PARTLY = 3,
+	EXIT_STATUS_DAMAGED = 4,    /* check: damage was found, and is still there */
+	EXIT_STATUS_REPAIRED = 5,   /* check --repair: all that was found was repaired */
 	EXIT_STATUS_NO_VOLUME = 10, /* no such volume, or not mounted */
 	EXIT_STATUS_BUSY = 11,
 	EXIT_STATUS_WRONG_KEY = 12,

@@ -349,6 +349,17 @@ int format_fallocate(struct format *f, struct format_file *file, struct format_i
 	return f->ops->fallocate(f, file, io, mode, offset, length);
 }
 
+int format_fsync(struct format *f, struct format_file *file, bool data_only)
+{
+	int r;
+
+	if (f->ops->fsync)
+		return f->ops->fsync(f, file, data_only);
+	r = store_fsync(format_file_fd(file), data_only);
+	format_file_fd_done(file);
+	return r;
+}
+
 int format_seek(struct format *f, struct format_file *file, uint64_t offset, int whence, uint64_t *ret_offset)
 {
 	return f->ops->seek(f, file, offset, whence, ret_offset);

@@ -28,6 +28,8 @@ struct format_params {
 	int kind;               /* enum config_format */
 	int root_fd;            /* of the lower; borrowed, must stay open as long as the format */
 	uint64_t scrypt_memory; /* bytes opening may take */
+	bool unfinished;        /* take also what rekey has not finished (generation.h) */
+	bool may_repair;        /* the data path may mend what a crash left: writes, and is alone */
 };
 
 /* What the data path found damaged, for the log: once for each place. what: words; where: path in the lower,
@@ -163,6 +165,8 @@ ssize_t format_write(struct format *f, struct format_file *file, struct format_i
 int format_truncate(struct format *f, struct format_file *file, struct format_io *io, uint64_t size);
 int format_fallocate(struct format *f, struct format_file *file, struct format_io *io, int mode,
 		     uint64_t offset, uint64_t length);
+/* What was written is on disk; data_only as fdatasync(2). */
+int format_fsync(struct format *f, struct format_file *file, bool data_only);
 int format_seek(struct format *f, struct format_file *file, uint64_t offset, int whence,
 		uint64_t *ret_offset);
 

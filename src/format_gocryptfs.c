@@ -12,6 +12,7 @@
 
 #include "cleanup.h"
 #include "crypto.h"
+#include "generation.h"
 #include "store.h"
 #include "util.h"
 
@@ -26,6 +27,8 @@ static void gocryptfs_free(void *state)
 	secret_free(g->master);
 	gcfs_names_free(g->names);
 	gcfs_content_free(g->content);
+	gocryptfs_redo_free(&g->redo);
+	pthread_mutex_destroy(&g->repair_lock);
 	free(g);
 }
 
@@ -56,6 +59,24 @@ static int read_config(int root_fd, char **ret_text, size_t *ret_size, struct er
 	return 0;
 }
 
+/* A copy that rekey has not finished opens like a volume, and would be taken for one. */
+static int check_finished(int root_fd, struct error *err)
+{
+	struct generation g;
+	int r = generation_read(root_fd, &g);
+
+	if (r == -ENOENT || (r == 0 && g.role == GENERATION_COMPLETE))
+		return 0;
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot read %s", GENERATION_FILE);
+	error_set(err, -EBUSY, EXIT_STATUS_FAILED,
+		  g.role == GENERATION_UNFINISHED
+			  ? "it is the unfinished copy that ckrfs rekey was making of another volume"
+			  : "it is an old generation that ckrfs rekey was removing");
+	error_hint(err, "ckrfs rekey VOLUME --key SPEC (or --abort VOLUME), without the .rekey");
+	return -EBUSY;
+}
+
 static int gocryptfs_open(const struct format_params *params, void **ret_state, struct error *err)
 {
 	autofree char *text = NULL;
@@ -64,11 +85,15 @@ static int gocryptfs_open(const struct format_params *params, void **ret_state, 
 	int r;
 
 	r = read_config(params->root_fd, &text, &size, err);
+	if (r == 0 && !params->unfinished)
+		r = check_finished(params->root_fd, err);
 	if (r < 0)
 		return r;
 	g = calloc(1, sizeof(*g));
 	if (!g)
 		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "cannot open the volume");
+	pthread_mutex_init(&g->repair_lock, NULL);
+	gocryptfs_redo_init(&g->redo);
 	r = gcfs_config_parse(text, size, &g->config, err);
 	if (r < 0) {
 		gocryptfs_free(g);
@@ -76,6 +101,7 @@ static int gocryptfs_open(const struct format_params *params, void **ret_state, 
 	}
 	g->root_fd = params->root_fd;
 	g->scrypt_memory = params->scrypt_memory;
+	g->may_repair = params->may_repair;
 	*ret_state = g;
 	return 0;
 }
@@ -89,6 +115,9 @@ static bool entry_text(struct gcfs_names *names, int dir_fd, const char *disk,
 
 	switch (gcfs_name_kind(names, disk, true)) {
 	case GCFS_NAME_ORDINARY:
+		/* No encrypted name has a dot: gocryptfs.conf.tmp and what else lies about proves nothing. */
+		if (strchr(disk, '.'))
+			return false;
 		snprintf(text, GCFS_NAME_TEXT_MAX + 1, "%s", disk);
 		return true;
 	case GCFS_NAME_LONG:
@@ -285,18 +314,39 @@ static int unlock_master(struct gocryptfs *g, struct key *key, struct secret **r
 	return r;
 }
 
+static int unlock_without_slots(struct gocryptfs *g, struct key *key, struct secret **ret_master,
+				struct error *err)
+{
+	if (g->config.flags & GCFS_FIDO2)
+		return unlock_fido2(g, key, ret_master, err);
+	if (key->passphrase)
+		return gcfs_config_unwrap(&g->config, key->bytes, g->scrypt_memory, ret_master, err);
+	return unlock_master(g, key, ret_master, err);
+}
+
+/* A passphrase is most likely the config's own, as a token's secret is; of other keys the slots can tell for
+ * certain whether it is theirs. */
+static int unlock_by_any(struct gocryptfs *g, struct key *key, struct secret **ret_master, struct error *err)
+{
+	bool config_first = key->passphrase == !(g->config.flags & GCFS_FIDO2);
+	int r = config_first ? unlock_without_slots(g, key, ret_master, err) : -EKEYREJECTED, slots;
+
+	g->slot[0] = '\0';
+	if (r != -EKEYREJECTED)
+		return r;
+	slots = gocryptfs_unlock_slots(g, key, ret_master, err);
+	if (slots == -ENOKEY) /* the config's words stay */
+		return config_first ? r : unlock_without_slots(g, key, ret_master, err);
+	/* Slots that another master key came with must not be believed either. */
+	return slots == 0 ? check_master(g, *ret_master, false, err) : slots;
+}
+
 static int gocryptfs_unlock(void *state, struct key *key, struct error *err)
 {
 	struct gocryptfs *g = state;
 	autosecret struct secret *master = NULL;
-	int r;
+	int r = unlock_by_any(g, key, &master, err);
 
-	if (g->config.flags & GCFS_FIDO2)
-		r = unlock_fido2(g, key, &master, err);
-	else if (key->passphrase)
-		r = gcfs_config_unwrap(&g->config, key->bytes, g->scrypt_memory, &master, err);
-	else
-		r = unlock_master(g, key, &master, err);
 	secret_free(steal_ptr(&key->bytes));
 	if (r < 0)
 		return r;
@@ -322,9 +372,9 @@ static const char *gocryptfs_key_identifier(const void *state)
 	return g->identifier[0] ? g->identifier : "-";
 }
 
-static int gocryptfs_start(struct format *f, struct error *err)
+/* The working keys; the volume key is forgotten. */
+static int derive_keys(struct gocryptfs *g, struct error *err)
 {
-	struct gocryptfs *g = gocryptfs_of(f);
 	int r = gcfs_names_new(g->master, g->config.flags, g->config.long_name_max, &g->names);
 
 	if (r == 0)
@@ -335,6 +385,21 @@ static int gocryptfs_start(struct format *f, struct error *err)
 	return 0;
 }
 
+static int gocryptfs_start(struct format *f, struct error *err)
+{
+	struct gocryptfs *g = gocryptfs_of(f);
+	int r = derive_keys(g, err);
+
+	if (r < 0)
+		return r;
+	g->moves_blocks = !store_overwrites(g->root_fd);
+	/* With names in clear the log would be seen. */
+	if (g->may_repair && !(g->config.flags & GCFS_PLAINTEXT_NAMES))
+		gocryptfs_redo_start(&g->redo, g->root_fd, g->content);
+	return 0;
+}
+
+/* The redo log goes on: it holds nothing but ciphertext. */
 static void gocryptfs_lock(struct format *f)
 {
 	struct gocryptfs *g = gocryptfs_of(f);
@@ -365,7 +430,7 @@ static int gocryptfs_restart(struct format *f, const struct secret *room, struct
 		r = secret_new_from(secret_data(room), FORMAT_KEY_SIZE, &g->master);
 	if (r < 0)
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot take the key");
-	r = gocryptfs_start(f, err);
+	r = derive_keys(g, err);
 	if (r < 0) {
 		secret_free(steal_ptr(&g->master));
 		gocryptfs_lock(f);
@@ -374,6 +439,15 @@ static int gocryptfs_restart(struct format *f, const struct secret *room, struct
 }
 
 /* ---- making a volume ---- */
+
+/* What an init that was interrupted leaves; without a config nothing can depend on it. */
+static bool is_init_leftover(int root_fd, const char *disk)
+{
+	struct stat st;
+
+	return (strcmp(disk, GCFS_DIRIV_FILE) == 0 || strcmp(disk, GCFS_CONF_FILE ".tmp") == 0) &&
+	       store_stat(root_fd, disk, &st) == 0 && S_ISREG(st.st_mode);
+}
 
 static int check_empty(int root_fd, struct error *err)
 {
@@ -390,7 +464,8 @@ static int check_empty(int root_fd, struct error *err)
 	}
 	errno = 0;
 	while ((e = readdir(dir)))
-		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
+		    !is_init_leftover(root_fd, e->d_name))
 			return error_set(err, -ENOTEMPTY, EXIT_STATUS_FAILED,
 					 "the directory is not empty: it has \"%s\"", e->d_name);
 	if (errno)
@@ -401,7 +476,7 @@ static int check_empty(int root_fd, struct error *err)
 /* A volume made with a raw key: the key is the master key, and its 64 hexadecimal digits are the passphrase
  * of gocryptfs.conf, so that gocryptfs can open it too. Stretching adds nothing to 256 random bits: the
  * lowest cost is right. */
-static int hex_passphrase(const struct secret *key, struct secret **ret)
+int gocryptfs_hex_passphrase(const struct secret *key, struct secret **ret)
 {
 	static const char digits[] = "0123456789abcdef";
 	int r = secret_new(secret_size(key) * 2, ret);
@@ -456,7 +531,7 @@ static int make_config(const struct format_init_params *params, struct gcfs_conf
 	} else {
 		r = secret_new_from(secret_data(key->bytes), GCFS_MASTER_KEY_SIZE, &master);
 		if (r == 0)
-			r = hex_passphrase(key->bytes, &hex);
+			r = gocryptfs_hex_passphrase(key->bytes, &hex);
 		passphrase = hex;
 	}
 	if (r < 0)
@@ -466,22 +541,34 @@ static int make_config(const struct format_init_params *params, struct gcfs_conf
 	return gcfs_config_create(&kind, passphrase, master, log_n, params->scrypt_memory, ret_config, err);
 }
 
-/* The config is complete on disk under another name before it appears under its own: a volume is there whole
- * or not at all. */
+/* iv NULL: none is wanted. */
+static int write_files(int root_fd, const uint8_t *iv, const char *text, size_t size)
+{
+	int r = iv ? store_write_file(root_fd, GCFS_DIRIV_FILE, iv, GCFS_IV_SIZE, 0444, true) : 0;
+
+	if (r == 0)
+		r = store_write_file(root_fd, GCFS_CONF_FILE ".tmp", text, size, 0400, true);
+	if (r == 0)
+		r = store_fsync(root_fd, false);
+	if (r == 0)
+		r = store_rename(root_fd, GCFS_CONF_FILE ".tmp", root_fd, GCFS_CONF_FILE, 0);
+	return r == 0 ? store_fsync(root_fd, false) : r;
+}
+
+/* All is on disk, the config under another name, before the config gets its own: a volume is there whole or
+ * not at all. */
 static int write_volume(int root_fd, bool has_iv, const char *text, size_t size, struct error *err)
 {
 	uint8_t iv[GCFS_IV_SIZE] = {0};
 	int r = crypto_random(iv, sizeof(iv));
 
-	if (r == 0 && has_iv)
-		r = store_write_file(root_fd, GCFS_DIRIV_FILE, iv, sizeof(iv), 0444, true);
-	if (r == 0)
-		r = store_write_file(root_fd, GCFS_CONF_FILE ".tmp", text, size, 0400, true);
-	if (r == 0)
-		r = store_rename(root_fd, GCFS_CONF_FILE ".tmp", root_fd, GCFS_CONF_FILE, 0);
-	if (r == 0)
-		r = store_fsync(root_fd, false);
+	if (r == 0) {
+		store_unlink(root_fd, GCFS_CONF_FILE ".tmp");
+		store_unlink(root_fd, GCFS_DIRIV_FILE);
+		r = write_files(root_fd, has_iv ? iv : NULL, text, size);
+	}
 	if (r < 0) {
+		store_unlink(root_fd, GCFS_CONF_FILE);
 		store_unlink(root_fd, GCFS_CONF_FILE ".tmp");
 		store_unlink(root_fd, GCFS_DIRIV_FILE);
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot write the volume's files");
@@ -542,6 +629,7 @@ const struct format_ops format_gocryptfs_ops = {
 	.write = gocryptfs_write,
 	.truncate = gocryptfs_truncate,
 	.fallocate = gocryptfs_fallocate,
+	.fsync = gocryptfs_fsync,
 	.seek = gocryptfs_seek,
 	.getxattr = gocryptfs_getxattr,
 	.listxattr = gocryptfs_listxattr,

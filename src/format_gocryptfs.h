@@ -4,10 +4,12 @@
 #ifndef CKRFS_FORMAT_GOCRYPTFS_H
 #define CKRFS_FORMAT_GOCRYPTFS_H
 
+#include "format_gocryptfs_redo.h"
 #include "format_impl.h"
 #include "gcfs_config.h"
 #include "gcfs_content.h"
 #include "gcfs_names.h"
+#include "gcfs_slots.h"
 
 struct gocryptfs {
 	struct gcfs_config config;
@@ -15,8 +17,13 @@ struct gocryptfs {
 	uint64_t scrypt_memory;
 	struct secret *master; /* between unlock and start */
 	char identifier[33];
-	struct gcfs_names *names; /* from start on */
+	char slot[GCFS_SLOT_NAME_MAX + 1]; /* the key slot that opened it; "": another way */
+	struct gcfs_names *names;          /* from start on */
 	struct gcfs_content *content;
+	bool moves_blocks; /* the lower does not overwrite in place: that may need room */
+	bool may_repair;   /* the mount may write, and nobody else does */
+	pthread_mutex_t repair_lock;
+	struct gocryptfs_redo redo;
 };
 
 static inline struct gocryptfs *gocryptfs_of(const struct format *f)
@@ -38,6 +45,48 @@ static inline bool gocryptfs_plain_names(const struct gocryptfs *g)
 /* The directory's IV, zeros where it has none; -EIO where it is missing or damaged, *ret_why says how. */
 int gocryptfs_read_iv(const struct gocryptfs *g, int dir_fd, uint8_t ret_iv[GCFS_IV_SIZE],
 		      const char **ret_why);
+
+/* Opens the volume with one of its key slots (format_gocryptfs_keys.c). -ENOKEY, with err untouched: go on as
+ * if there were none. Leaves key's bytes. */
+int gocryptfs_unlock_slots(struct gocryptfs *g, const struct key *key, struct secret **ret_master,
+			   struct error *err);
+
+/* The passphrase of gocryptfs.conf where the key is the master key itself. */
+int gocryptfs_hex_passphrase(const struct secret *key, struct secret **ret);
+
+/*
+ * Names for what is not finished: gocryptfs takes them for the text of a long name whose object is gone, and
+ * skips them without a word (its own parked IVs make its -fsck complain). No base64url has a dot, so that no
+ * long name is among them.
+ */
+#define GOCRYPTFS_MAKING "mkdir"                           /* a directory that has no IV yet */
+#define GOCRYPTFS_REMOVING "rmdir"                         /* a directory that nobody sees any more */
+#define GOCRYPTFS_PARKED "diriv"                           /* an IV on its way */
+#define GOCRYPTFS_PARKED_FOREIGN GCFS_DIRIV_FILE ".rmdir." /* and gocryptfs's own name for it */
+#define GOCRYPTFS_REDO "redo"                              /* the log of blocks that are rewritten */
+int gocryptfs_temporary_name(const char *what, char ret_name[NAME_MAX + 1]);
+
+enum gocryptfs_leftover {
+	GOCRYPTFS_LEFTOVER_NONE,
+	GOCRYPTFS_LEFTOVER_MAKING,
+	GOCRYPTFS_LEFTOVER_REMOVING,
+	GOCRYPTFS_LEFTOVER_PARKED,
+	GOCRYPTFS_LEFTOVER_REDO, /* in the root */
+};
+/* What a name is of those above, gocryptfs's own included. */
+enum gocryptfs_leftover gocryptfs_leftover_kind(const char *disk);
+
+/* -ENOTEMPTY when a directory has anything but its IV and what interrupted operations left; *ret_iv tells
+ * whether there is an IV. dir_fd: O_RDONLY. */
+int gocryptfs_check_removable(int dir_fd, bool *ret_iv);
+/* Removes what they left. -ENOTEMPTY as above; then some of it may be gone. */
+int gocryptfs_remove_leftovers(int dir_fd);
+
+/* Writes the IV of a new directory, durably. 5 system calls. */
+int gocryptfs_write_iv(int dir_fd, const uint8_t iv[GCFS_IV_SIZE]);
+/* A directory without a good IV that is empty gets a new one: no name depends on it. -EIO for any other, and
+ * where nothing may be repaired. */
+int gocryptfs_repair_iv(struct gocryptfs *g, int dir_fd, uint8_t ret_iv[GCFS_IV_SIZE]);
 
 void gocryptfs_attr(struct format *f, int fd, struct stat *st);
 int gocryptfs_dir_iv(struct format *f, int dir_fd, uint8_t ret_iv[16]);
@@ -66,6 +115,7 @@ ssize_t gocryptfs_write(struct format *f, struct format_file *file, struct forma
 int gocryptfs_truncate(struct format *f, struct format_file *file, struct format_io *io, uint64_t size);
 int gocryptfs_fallocate(struct format *f, struct format_file *file, struct format_io *io, int mode,
 			uint64_t offset, uint64_t length);
+int gocryptfs_fsync(struct format *f, struct format_file *file, bool data_only);
 int gocryptfs_seek(struct format *f, struct format_file *file, uint64_t offset, int whence,
 		   uint64_t *ret_offset);
 

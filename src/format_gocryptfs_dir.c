@@ -2,7 +2,6 @@
 /* The format `gocryptfs`: names, directories, links. */
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,9 +12,6 @@
 #include "format_gocryptfs.h"
 #include "store.h"
 #include "util.h"
-
-#define DIRIV_PARKED GCFS_DIRIV_FILE ".rmdir."
-#define DIR_MAKING GCFS_DIRIV_FILE ".mkdir."
 
 /* The name of a long name's text file. */
 struct text_file {
@@ -67,6 +63,8 @@ int gocryptfs_dir_iv(struct format *f, int dir_fd, uint8_t ret_iv[16])
 	const char *why;
 	int r = gocryptfs_read_iv(gocryptfs_of(f), dir_fd, ret_iv, &why);
 
+	if (r < 0)
+		r = gocryptfs_repair_iv(gocryptfs_of(f), dir_fd, ret_iv);
 	if (r < 0)
 		format_report(f, dir_fd, NULL, why);
 	return r;
@@ -144,9 +142,9 @@ int gocryptfs_name_decode(struct format *f, const struct format_dir *dir, const 
 /* ---- the .name files of long names ---- */
 
 /*
- * Before an object gets a long name, its text file is there. *ret_made: it is new, and must go if the object
- * does not come. One that a crash left behind is used if it says the right thing, and replaced if not: the
- * hash in its name allows only one text.
+ * Before an object gets a long name, its text file is on disk: an object without it could not be listed.
+ * *ret_made: it is new, and must go if the object does not come. One that a crash left behind is used if it
+ * says the right thing, and replaced if not: the hash in its name allows only one text.
  */
 static int name_prepare(const struct format_dir *dir, const struct format_name *name, bool *ret_made)
 {
@@ -159,14 +157,14 @@ static int name_prepare(const struct format_dir *dir, const struct format_name *
 	if (!is_long(name))
 		return 0;
 	file = text_file(name);
-	r = store_write_file(dir->fd, file.name, name->text, size, 0444, false);
+	r = store_write_file(dir->fd, file.name, name->text, size, 0444, true);
 	if (r == -EEXIST) {
 		if (store_read_file(dir->fd, file.name, old, sizeof(old)) == (ssize_t)size &&
 		    memcmp(old, name->text, size) == 0)
 			return 0;
 		r = store_unlink(dir->fd, file.name);
 		if (r == 0)
-			r = store_write_file(dir->fd, file.name, name->text, size, 0444, false);
+			r = store_write_file(dir->fd, file.name, name->text, size, 0444, true);
 	}
 	*ret_made = r == 0;
 	return r;
@@ -294,17 +292,6 @@ void gocryptfs_attr(struct format *f, int fd, struct stat *st)
 
 /* ---- directories ---- */
 
-/* prefix + a random number: a name that no encrypted name can be (it has a dot). */
-static int random_name(const char *prefix, char name[NAME_MAX + 1])
-{
-	uint64_t n;
-	int r = crypto_random(&n, sizeof(n));
-
-	if (r == 0)
-		snprintf(name, NAME_MAX + 1, "%s%" PRIu64, prefix, n);
-	return r;
-}
-
 /* Writes the IV into a new directory, and gives it the mode it is to have. */
 static int dir_complete(const struct format_dir *dir, const char *disk, mode_t mode)
 {
@@ -318,7 +305,7 @@ static int dir_complete(const struct format_dir *dir, const char *disk, mode_t m
 		return fd;
 	r = crypto_random(iv, sizeof(iv));
 	if (r == 0)
-		r = store_write_file(fd, GCFS_DIRIV_FILE, iv, sizeof(iv), 0444, false);
+		r = gocryptfs_write_iv(fd, iv);
 	if (r < 0 || (mode & 0700) == 0700)
 		return r;
 	/* What mkdir(2) made of the mode (set-group-ID inherited, umask or default ACL taken into account)
@@ -363,7 +350,7 @@ static int make_dir(const struct format_dir *dir, const char *disk, mode_t mode)
 
 	if (r != -ENOENT)
 		return r == 0 ? -EEXIST : r;
-	r = random_name(DIR_MAKING, making);
+	r = gocryptfs_temporary_name(GOCRYPTFS_MAKING, making);
 	if (r == 0)
 		r = store_mkdir(dir->fd, making, mode | 0700);
 	if (r < 0)
@@ -389,27 +376,6 @@ int gocryptfs_mkdir(struct format *f, const struct format_dir *dir, const struct
 	return name_finish(dir, name, made, make_dir(dir, name->disk, mode));
 }
 
-/* -ENOTEMPTY when there is anything but the IV; *ret_iv tells whether there is one. */
-static int check_removable(int fd, bool *ret_iv)
-{
-	_Alignas(8) char buf[4096];
-	ssize_t n;
-
-	*ret_iv = false;
-	while ((n = store_getdents(fd, buf, sizeof(buf))) > 0) {
-		for (ssize_t at = 0; at < n;) {
-			const struct dirent64 *e = (const void *)(buf + at);
-
-			if (strcmp(e->d_name, GCFS_DIRIV_FILE) == 0)
-				*ret_iv = true;
-			else if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-				return -ENOTEMPTY;
-			at += e->d_reclen;
-		}
-	}
-	return (int)n;
-}
-
 /*
  * Takes the IV out of an empty directory, so that the lower can remove or replace it; it is kept beside the
  * directory until that is done. *ret_fd: the directory, -1 if there was nothing to take out.
@@ -423,11 +389,13 @@ static int iv_park(const struct format_dir *dir, const char *disk, int *ret_fd, 
 	fd = store_open_dir(dir->fd, disk);
 	if (fd < 0)
 		return fd;
-	r = check_removable(fd, &has_iv);
+	r = gocryptfs_check_removable(fd, &has_iv);
+	if (r == 0)
+		r = gocryptfs_remove_leftovers(fd);
 	*ret_fd = -1;
 	if (r < 0 || !has_iv)
 		return r;
-	r = random_name(DIRIV_PARKED, parked);
+	r = gocryptfs_temporary_name(GOCRYPTFS_PARKED, parked);
 	if (r == 0)
 		r = store_rename(fd, GCFS_DIRIV_FILE, dir->fd, parked, 0);
 	if (r == 0)
@@ -446,16 +414,96 @@ static void iv_unpark(const struct format_dir *dir, int fd, const char *parked, 
 		store_rename(dir->fd, parked, fd, GCFS_DIRIV_FILE, 0);
 }
 
-int gocryptfs_rmdir(struct format *f, const struct format_dir *dir, const struct format_name *name)
+/* Where a directory cannot be renamed (overlayfs): it is without IV for a moment. */
+static int remove_parked(const struct format_dir *dir, const char *disk)
 {
 	autofd int fd = -1;
 	char parked[NAME_MAX + 1];
-	int r = gocryptfs_has_iv(gocryptfs_of(f)) ? iv_park(dir, name->disk, &fd, parked) : 0;
+	int r = iv_park(dir, disk, &fd, parked);
 
 	if (r < 0)
 		return r;
-	r = store_rmdir(dir->fd, name->disk);
+	r = store_rmdir(dir->fd, disk);
 	iv_unpark(dir, fd, parked, r == 0);
+	return r;
+}
+
+/* Removes what is in a directory that was moved out of sight, and the directory; all or nothing of what
+ * matters. */
+static int remove_moved(const struct format_dir *dir, const char *disk, int fd)
+{
+	uint8_t iv[GCFS_IV_SIZE + 1];
+	ssize_t n;
+	int r = gocryptfs_remove_leftovers(fd);
+
+	if (r < 0)
+		return r;
+	n = store_read_file(fd, GCFS_DIRIV_FILE, iv, sizeof(iv));
+	if (n < 0 && n != -ENOENT)
+		return (int)n;
+	r = n >= 0 ? store_unlink(fd, GCFS_DIRIV_FILE) : 0;
+	if (r == 0)
+		r = store_rmdir(dir->fd, disk);
+	/* Somebody who uses the lower beside us has put something into it meanwhile. */
+	if (r < 0 && n >= 0)
+		store_write_file(fd, GCFS_DIRIV_FILE, iv, (size_t)n, 0444, true);
+	return r;
+}
+
+/* One rename takes the directory out of sight, with its IV: it is there whole or not at all. */
+static int remove_dir(const struct format_dir *dir, const char *disk)
+{
+	autofd int fd = -1;
+	char moved[NAME_MAX + 1];
+	bool has_iv;
+	int r;
+
+	fd = store_open_dir(dir->fd, disk);
+	if (fd < 0)
+		return fd;
+	r = gocryptfs_check_removable(fd, &has_iv);
+	if (r == 0)
+		r = gocryptfs_temporary_name(GOCRYPTFS_REMOVING, moved);
+	if (r == 0)
+		r = store_rename(dir->fd, disk, dir->fd, moved, 0);
+	if (r == -EXDEV)
+		return remove_parked(dir, disk);
+	if (r < 0)
+		return r;
+	r = remove_moved(dir, moved, fd);
+	if (r < 0)
+		store_rename(dir->fd, moved, dir->fd, disk, 0);
+	return r;
+}
+
+/* Without IVs there are leftovers of long names only; a file with an IV's name is somebody else's. */
+static int remove_deterministic(const struct format_dir *dir, const char *disk)
+{
+	autofd int fd = -1;
+	bool has_iv;
+	int r = store_rmdir(dir->fd, disk);
+
+	if (r != -ENOTEMPTY && r != -EEXIST)
+		return r;
+	fd = store_open_dir(dir->fd, disk);
+	if (fd < 0)
+		return fd;
+	r = gocryptfs_check_removable(fd, &has_iv);
+	if (r == 0)
+		r = has_iv ? -ENOTEMPTY : gocryptfs_remove_leftovers(fd);
+	return r == 0 ? store_rmdir(dir->fd, disk) : r;
+}
+
+int gocryptfs_rmdir(struct format *f, const struct format_dir *dir, const struct format_name *name)
+{
+	int r;
+
+	if (gocryptfs_has_iv(gocryptfs_of(f)))
+		r = remove_dir(dir, name->disk);
+	else if (gocryptfs_plain_names(gocryptfs_of(f)))
+		r = store_rmdir(dir->fd, name->disk);
+	else
+		r = remove_deterministic(dir, name->disk);
 	if (r == 0)
 		name_forget(dir, name);
 	return r;

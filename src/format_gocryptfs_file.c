@@ -24,8 +24,10 @@ struct access {
 	struct format_io *io;
 	size_t overhead;
 	uint64_t disk_size, size; /* ciphertext, plaintext bytes */
-	bool sparse;              /* the lower may have holes in it */
-	bool new_header;          /* io->disk begins with a header that is not on disk yet */
+	uint64_t ino;
+	bool sparse;     /* the lower may have holes in it */
+	bool keeps_old;  /* what is overwritten has to be put back when the disk is full */
+	bool new_header; /* io->disk begins with a header that is not on disk yet */
 };
 
 static size_t disk_block(const struct access *a)
@@ -67,6 +69,7 @@ static int access_begin(struct access *a, struct format *f, struct format_file *
 	*a = (struct access){.f = f, .g = gocryptfs_of(f), .file = file, .io = io};
 	a->overhead = gcfs_overhead(a->g->content);
 	a->disk_size = (uint64_t)st.st_size;
+	a->ino = st.st_ino;
 	a->size = gcfs_plain_size(a->g->content, a->disk_size);
 	a->sparse = (uint64_t)st.st_blocks * 512 < a->disk_size;
 	if (a->disk_size <= GCFS_HEADER || file->id_known)
@@ -242,7 +245,27 @@ static int reserve(struct access *a, uint64_t start, size_t size)
 	if (start >= a->disk_size || (start + size <= a->disk_size && !a->sparse))
 		return 0;
 	r = store_fallocate(a->file->fd, FALLOC_FL_KEEP_SIZE, start, size);
-	return r == -EOPNOTSUPP || r == -ENOSYS ? 0 : r;
+	if (r != -EOPNOTSUPP && r != -ENOSYS)
+		return r;
+	a->keeps_old = true;
+	return 0;
+}
+
+/* The disk may be full in the middle of blocks that exist: a copy of them, in io->plain. */
+static ssize_t keep_old(struct access *a, uint64_t start, size_t size)
+{
+	if (start >= a->disk_size || !(a->keeps_old || a->g->moves_blocks))
+		return 0;
+	return store_pread(a->file->fd, a->io->plain, (size_t)min_u64(size, a->disk_size - start), start);
+}
+
+/* What was overwritten comes back: it has room, since that was written just now. */
+static void put_back(struct access *a, uint64_t start, size_t written, size_t kept)
+{
+	if (written && kept)
+		store_pwrite(a->file->fd, a->io->plain, (size_t)min_u64(written, kept), start);
+	if (start + written > a->disk_size)
+		store_truncate(a->file->fd, a->disk_size);
 }
 
 /* The disk filled up behind the old end: what came after the last whole block goes. Bytes of blocks that
@@ -258,20 +281,39 @@ static size_t cut_off(struct access *a, uint64_t start, size_t written)
 	return blocks;
 }
 
+/* The log has the blocks that are there already, before they are touched. */
+static void redo_begin(struct access *a, uint64_t first, size_t size, bool shrink)
+{
+	uint64_t blocks = (a->size + GCFS_BLOCK - 1) / GCFS_BLOCK;
+	struct gocryptfs_redo_write w = {
+		.ino = a->ino,
+		.id = a->file->id,
+		.first = first,
+		.old_size = a->disk_size,
+		.blocks = a->io->disk + GCFS_HEADER,
+		.shrink = shrink,
+	};
+
+	if (first < blocks)
+		w.size = (size_t)min_u64(size, (blocks - first) * disk_block(a));
+	gocryptfs_redo_begin(&a->g->redo, &w);
+}
+
 /*
  * Writes size bytes of encrypted blocks, which stand in io->disk behind room for a header; the first block is
  * number first. Returns how many bytes of whole blocks are on disk: all, or fewer when the disk filled up
  * behind the end of the file.
  */
-static ssize_t write_run(struct access *a, uint64_t first, size_t size)
+static ssize_t put_run(struct access *a, uint64_t first, size_t size)
 {
 	uint64_t start = gcfs_block_offset(first, a->overhead);
 	size_t header = a->new_header && first == 0 ? GCFS_HEADER : 0;
-	ssize_t n;
-	int r = reserve(a, start, size);
+	ssize_t n, kept = reserve(a, start, size);
 
-	if (r < 0)
-		return r;
+	if (kept == 0)
+		kept = keep_old(a, start, size);
+	if (kept < 0)
+		return kept;
 	if (a->new_header && first != 0) {
 		n = store_pwrite(a->file->fd, a->io->disk, GCFS_HEADER, 0);
 		if (n != GCFS_HEADER) {
@@ -286,14 +328,26 @@ static ssize_t write_run(struct access *a, uint64_t first, size_t size)
 			header_written(a);
 		return (ssize_t)size;
 	}
-	if (start < a->disk_size)
+	if (start < a->disk_size) {
+		put_back(a, start, n > 0 ? (size_t)n : 0, (size_t)kept);
 		return n < 0 ? n : -ENOSPC;
+	}
 	if (n >= 0 && header)
 		n = n > GCFS_HEADER ? n - GCFS_HEADER : 0;
 	size = cut_off(a, start, n > 0 ? (size_t)n : 0);
 	if (size && header)
 		header_written(a);
 	return size ? (ssize_t)size : n < 0 ? n : -ENOSPC;
+}
+
+static ssize_t write_run(struct access *a, uint64_t first, size_t size)
+{
+	ssize_t n;
+
+	redo_begin(a, first, size, false);
+	n = put_run(a, first, size);
+	gocryptfs_redo_end(&a->g->redo);
+	return n;
 }
 
 /* Where the next block goes in io->disk. */
@@ -403,28 +457,43 @@ ssize_t gocryptfs_write(struct format *f, struct format_file *file, struct forma
 
 /* ---- sizes ---- */
 
-static int shrink(struct access *a, uint64_t size)
+/* The file ends in the middle of a block: shorter, it goes to its place, and then what is behind it goes.
+ * Between the two it cannot be read, so that it has to be on disk in the log. */
+static int shrink_in_block(struct access *a, uint64_t block, size_t keep, uint64_t disk_size)
 {
 	struct run run = {a->io->disk + GCFS_HEADER};
-	uint64_t block = size / GCFS_BLOCK, disk_size;
-	size_t keep = size % GCFS_BLOCK;
+	size_t size = keep + a->overhead;
 	ssize_t n;
-	int r;
+	int r = read_block(a, block, a->io->plain);
 
-	/* The kept head of the last block goes to its place before the rest is cut off: that needs no new
-	 * space. */
-	if (keep) {
-		r = read_block(a, block, a->io->plain);
-		if (r == 0)
-			r = run_add(a, &run, block, a->io->plain, keep);
-		if (r < 0)
-			return r;
-		n = write_run(a, block, (size_t)(run.out - (a->io->disk + GCFS_HEADER)));
-		if (n < 0)
-			return (int)n;
-	}
-	r = gcfs_cipher_size(a->g->content, size, &disk_size);
-	return r < 0 ? r : store_truncate(a->file->fd, disk_size);
+	if (r == 0)
+		r = run_add(a, &run, block, a->io->plain, keep);
+	if (r < 0)
+		return r;
+	redo_begin(a, block, size, true);
+	r = gocryptfs_redo_sync(&a->g->redo);
+	n = r == 0 ? put_run(a, block, size) : r;
+	r = n < 0 ? (int)n : store_truncate(a->file->fd, disk_size);
+	gocryptfs_redo_end(&a->g->redo);
+	return r;
+}
+
+static int shrink(struct access *a, uint64_t size)
+{
+	uint64_t disk_size;
+	int r = gcfs_cipher_size(a->g->content, size, &disk_size);
+
+	if (r < 0)
+		return r;
+	if (size % GCFS_BLOCK)
+		return shrink_in_block(a, size / GCFS_BLOCK, size % GCFS_BLOCK, disk_size);
+	/* What the log knows of the blocks that go must not come back. */
+	redo_begin(a, size / GCFS_BLOCK, 0, true);
+	r = gocryptfs_redo_sync(&a->g->redo);
+	if (r == 0)
+		r = store_truncate(a->file->fd, disk_size);
+	gocryptfs_redo_end(&a->g->redo);
+	return r;
 }
 
 static int grow(struct access *a, uint64_t size)
@@ -458,15 +527,28 @@ static int set_size(struct access *a, uint64_t size)
 {
 	int r;
 
+	/* Nothing changes, and so the time must not: the kernel, which keeps it, does not change it either.
+	 */
+	if (size == a->size && (size || !a->disk_size))
+		return 0;
 	if (size == 0) {
 		r = store_truncate(a->file->fd, 0);
 		if (r == 0)
 			a->file->id_known = false; /* the next write makes a new ID */
 		return r;
 	}
-	if (size == a->size)
-		return 0;
 	return size < a->size ? shrink(a, size) : grow(a, size);
+}
+
+int gocryptfs_fsync(struct format *f, struct format_file *file, bool data_only)
+{
+	int r = gocryptfs_redo_sync(&gocryptfs_of(f)->redo);
+
+	if (r < 0)
+		return r;
+	r = store_fsync(format_file_fd(file), data_only);
+	format_file_fd_done(file);
+	return r;
 }
 
 int gocryptfs_truncate(struct format *f, struct format_file *file, struct format_io *io, uint64_t size)

@@ -53,6 +53,7 @@ struct format_ops {
 	int (*truncate)(struct format *f, struct format_file *file, struct format_io *io, uint64_t size);
 	int (*fallocate)(struct format *f, struct format_file *file, struct format_io *io, int mode,
 			 uint64_t offset, uint64_t length);
+	int (*fsync)(struct format *f, struct format_file *file, bool data_only);
 	int (*seek)(struct format *f, struct format_file *file, uint64_t offset, int whence,
 		    uint64_t *ret_offset);
 	ssize_t (*getxattr)(struct format *f, int fd, const char *name, void *buf, size_t size);

@@ -441,10 +441,8 @@ static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 
 	if (file) {
 		r = mtime_restore(fs, fs_handle_get(fs, fi->fh)->node, file);
-		if (r == 0) {
-			r = store_fsync(format_file_fd(file), datasync != 0);
-			format_file_fd_done(file);
-		}
+		if (r == 0)
+			r = format_fsync(fs->p.format, file, datasync != 0);
 	}
 	fs_reply_err(req, r);
 }

@@ -12,6 +12,7 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -37,6 +38,7 @@ struct keeper {
 	bool lazy;                /* ... lazily */
 	bool lazy_wanted;         /* if it is busy, try again lazily */
 	uint64_t deadline;        /* MOUNT_STOPPING: when open files are cut off; 0: never */
+	bool checking;            /* the server checks the volume */
 	bool ended;
 	int exit_status;
 };
@@ -175,6 +177,8 @@ static void on_channel(struct keeper *k)
 			log_error(&msg.error);
 		} else if (msg.type == SERVER_DONE) {
 			keeper_lock_server(&k->lock, &msg);
+		} else if (msg.type == SERVER_CHECKED) {
+			k->checking = false;
 		}
 	}
 }
@@ -262,6 +266,39 @@ static void on_locked(void *ctx, enum message_command command, const struct erro
 	struct keeper *k = ctx;
 
 	control_answer(k->control, command, err);
+}
+
+/* Only a pipe is passed on: writing to it can be waited for, and concerns nobody else. */
+static int on_check(void *ctx, int fd, struct error *err)
+{
+	struct keeper *k = ctx;
+	const char *name = k->m->config->name;
+	autofd int pipe_fd = fd;
+	struct stat st;
+	int r;
+
+	if (fstat(fd, &st) < 0 || !S_ISFIFO(st.st_mode))
+		return error_set(err, -EINVAL, EXIT_STATUS_FAILED, "what came with the request is no pipe");
+	if (k->m->config->format == CONFIG_FORMAT_PLAIN)
+		return error_set(err, -EOPNOTSUPP, EXIT_STATUS_UNSUPPORTED,
+				 "there is nothing to check in the format \"plain\"");
+	if (k->m->state == MOUNT_LOCKED) {
+		error_set(err, -ENOKEY, EXIT_STATUS_NO_KEY, "\"%s\" is locked", name);
+		error_hint(err, "ckrfs unlock %s", name);
+		return -ENOKEY;
+	}
+	if (k->m->state != MOUNT_UNLOCKED || k->m->server_channel < 0)
+		return error_set(err, -ENOTCONN, EXIT_STATUS_NO_VOLUME, "\"%s\" is not served any more",
+				 name);
+	if (k->lock.step != KEEPER_LOCK_IDLE)
+		return error_set(err, -EBUSY, EXIT_STATUS_BUSY, "\"%s\" is being locked", name);
+	if (k->checking)
+		return error_set(err, -EBUSY, EXIT_STATUS_BUSY, "\"%s\" is being checked already", name);
+	r = server_ask_check(k->m->server_channel, pipe_fd);
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot ask the server for a check");
+	k->checking = true;
+	return 0;
 }
 
 /*
@@ -401,7 +438,7 @@ static void close_inherited(void)
 static int open_keeper(struct keeper *k, struct error *err)
 {
 	static const struct control_handler handler = {
-		.status = on_status, .umount = on_umount, .command = on_command};
+		.status = on_status, .umount = on_umount, .check = on_check, .command = on_command};
 	struct mount *m = k->m;
 	int r = open_signals(k, err);
 

@@ -34,6 +34,11 @@ int lower_open(const struct lower_params *params, struct lower **ret, struct err
 	return 0;
 }
 
+int lower_lock_alone(struct lower *l)
+{
+	return l->ops->lock_alone ? l->ops->lock_alone(l) : 0;
+}
+
 int lower_root(const struct lower *l)
 {
 	return l->root_fd;

@@ -39,25 +39,103 @@ static int open_source(const char *path, struct error *err)
 	return code;
 }
 
-/* flock(2) on the directory itself: it holds for everybody on this machine, whatever runtime directory or
- * namespace, and ends with the mount, however that ends. */
+/* Bytes of the directory that carry marks, beside the flock: docs/locking.md. */
+enum mark { MARK_WRITES, MARK_READS, MARK_COPIES, N_MARKS };
+
+/* What one kind of user of a volume locks. */
+struct use {
+	int flock;
+	unsigned marks, excludes; /* sets of enum mark */
+};
+
+static struct use use_of(const struct lower_params *params)
+{
+	static const unsigned writes = 1 << MARK_WRITES, reads = 1 << MARK_READS, copies = 1 << MARK_COPIES;
+
+	if (params->copying)
+		return (struct use){LOCK_SH, reads | copies, writes | copies};
+	if (params->shared)
+		return params->read_only ? (struct use){LOCK_SH, 0, 0} : (struct use){LOCK_SH, writes, reads};
+	/* It trusts what it read: nobody may write beside it. */
+	return params->read_only ? (struct use){LOCK_SH, reads, writes} : (struct use){LOCK_EX, 0, 0};
+}
+
+static struct flock mark_range(short type, int mark)
+{
+	return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = mark, .l_len = 1};
+}
+
+/* A mark is a read lock: a directory cannot be opened for writing, and several may have the same one. */
+static int set_marks(int fd, unsigned marks, short type)
+{
+	for (int i = 0; i < N_MARKS; i++) {
+		struct flock l = mark_range(type, i);
+
+		if (marks & 1U << i && fcntl(fd, F_OFD_SETLK, &l) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+/* -EWOULDBLOCK when somebody else has one of the marks: asking whether one could write shows the readers. */
+static int find_marks(int fd, unsigned marks)
+{
+	for (int i = 0; i < N_MARKS; i++) {
+		struct flock l = mark_range(F_WRLCK, i);
+
+		if (!(marks & 1U << i))
+			continue;
+		if (fcntl(fd, F_OFD_GETLK, &l) < 0)
+			return -errno;
+		if (l.l_type != F_UNLCK)
+			return -EWOULDBLOCK;
+	}
+	return 0;
+}
+
+/* First says what it does, then looks at what others say: of two that begin at once at least one sees the
+ * other. */
+static int try_use(int fd, const struct use *use)
+{
+	int r;
+
+	if (flock(fd, use->flock | LOCK_NB) < 0)
+		return -errno;
+	r = set_marks(fd, use->marks, F_RDLCK);
+	if (r == 0)
+		r = find_marks(fd, use->excludes);
+	if (r < 0) {
+		set_marks(fd, use->marks, F_UNLCK);
+		flock(fd, LOCK_UN);
+	}
+	return r;
+}
+
+/* Locks on the directory itself: they hold for everybody on this machine, whatever runtime directory or
+ * namespace, and end with the mount, however that ends. */
 static int lock_source(int fd, const struct lower_params *params, struct error *err)
 {
-	/* umount(8) returns when the mount is gone, a moment before the last process of it has ended. */
-	for (int tries = 0; tries < LOCK_TRIES; tries++) {
-		struct timespec t = {.tv_nsec = LOCK_WAIT_NS};
+	struct use use = use_of(params);
+	struct timespec t = {.tv_nsec = LOCK_WAIT_NS};
+	int r = try_use(fd, &use);
 
-		if (flock(fd, (params->shared ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0)
-			return 0;
-		if (errno != EWOULDBLOCK)
-			break;
+	/* umount(8) returns when the mount is gone, a moment before the last process of it has ended. */
+	for (int tries = 1; r == -EWOULDBLOCK && tries < LOCK_TRIES; tries++) {
 		nanosleep(&t, NULL);
+		r = try_use(fd, &use);
 	}
-	if (errno != EWOULDBLOCK)
-		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot lock source %s", params->source);
+	if (r == 0)
+		return 0;
+	if (r != -EWOULDBLOCK)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot lock source %s", params->source);
 	error_set(err, -EBUSY, EXIT_STATUS_BUSY, "source %s is in use by another mount", params->source);
 	error_hint(err, "ckrfs status");
 	return -EBUSY;
+}
+
+static int directory_lock_alone(struct lower *l)
+{
+	return flock(l->lock_fd, LOCK_EX | LOCK_NB) == 0 ? 0 : errno == EWOULDBLOCK ? -EBUSY : -errno;
 }
 
 /* A private, detached mount of the directory alone. Where that is not allowed (no CAP_SYS_ADMIN) the
@@ -89,4 +167,5 @@ static int directory_open(struct lower *l, const struct lower_params *params, st
 const struct lower_ops lower_directory_ops = {
 	.name = "directory",
 	.open = directory_open,
+	.lock_alone = directory_lock_alone,
 };

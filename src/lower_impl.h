@@ -14,6 +14,7 @@ struct lower {
 
 struct lower_ops {
 	const char *name;
+	int (*lock_alone)(struct lower *l);
 	/* Fills root_fd, lock_fd and private_mount; what it opened before a failure, lower_close() closes. */
 	int (*open)(struct lower *l, const struct lower_params *params, struct error *err);
 };

@@ -194,10 +194,8 @@ static int check_version(struct json_object *o, struct error *err)
 }
 
 static const char *const commands[] = {
-	[MESSAGE_STATUS] = "status",
-	[MESSAGE_UMOUNT] = "umount",
-	[MESSAGE_LOCK] = "lock",
-	[MESSAGE_UNLOCK] = "unlock",
+	[MESSAGE_STATUS] = "status", [MESSAGE_UMOUNT] = "umount", [MESSAGE_LOCK] = "lock",
+	[MESSAGE_UNLOCK] = "unlock", [MESSAGE_CHECK] = "check",
 };
 
 static int parse_command(struct json_object *o, enum message_command *ret, struct error *err)

@@ -13,7 +13,7 @@
 
 enum { MESSAGE_MAX = 65536, MESSAGE_VERSION = 1 };
 
-enum message_command { MESSAGE_STATUS, MESSAGE_UMOUNT, MESSAGE_LOCK, MESSAGE_UNLOCK };
+enum message_command { MESSAGE_STATUS, MESSAGE_UMOUNT, MESSAGE_LOCK, MESSAGE_UNLOCK, MESSAGE_CHECK };
 
 struct message_request {
 	enum message_command command;

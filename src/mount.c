@@ -113,8 +113,8 @@ static int parse_sources(struct mount *m, struct error *err)
 	return r;
 }
 
-/* The source is in use: by which mount, as far as this runtime directory knows? */
-static void name_user_of_source(struct mount *m, struct error *err)
+/* The source is in use: by which mount, as far as this runtime directory knows? command: what helps. */
+static void name_user_of_source(struct mount *m, const char *command, struct error *err)
 {
 	char **names;
 	struct stat source, other;
@@ -125,33 +125,35 @@ static void name_user_of_source(struct mount *m, struct error *err)
 	for (char **name = names; *name; name++) {
 		struct record record;
 
-		if (strcmp(*name, m->config->name) == 0 ||
+		if ((m->claim.dir_fd >= 0 && strcmp(*name, m->config->name) == 0) ||
 		    runtime_look(&m->runtime, *name, &alive, &record) < 0 || !alive ||
 		    stat(record.source, &other) < 0 || other.st_ino != source.st_ino ||
 		    other.st_dev != source.st_dev)
 			continue;
 		error_set(err, -EBUSY, EXIT_STATUS_BUSY, "source %s is in use: \"%s\" is mounted on %s",
 			  m->config->source, *name, record.target);
-		error_hint(err, "ckrfs umount %s", *name);
+		error_hint(err, "ckrfs %s %s", command, *name);
 		break;
 	}
 	runtime_names_free(names);
 }
 
-static int open_volume(struct mount *m, struct error *err)
+static int open_volume(struct mount *m, bool shared, struct error *err)
 {
 	const struct config *cfg = m->config;
 	struct lower_params lower = {
 		.kind = cfg->lower,
 		.source = cfg->source,
 		.read_only = cfg->read_only,
-		.shared = cfg->shared,
+		.shared = shared,
 	};
-	struct format_params format = {.kind = cfg->format, .scrypt_memory = cfg->scrypt_memory};
+	struct format_params format = {
+		.kind = cfg->format,
+		.scrypt_memory = cfg->scrypt_memory,
+		.may_repair = !cfg->read_only && !shared,
+	};
 	int r = lower_open(&lower, &m->lower, err);
 
-	if (r == -EBUSY)
-		name_user_of_source(m, err);
 	if (r < 0)
 		return r;
 	format.root_fd = lower_root(m->lower);
@@ -159,16 +161,21 @@ static int open_volume(struct mount *m, struct error *err)
 	return r < 0 ? error_prefix(err, "source %s", cfg->source) : 0;
 }
 
+static struct keysource_env key_env(const struct mount *m)
+{
+	return (struct keysource_env){
+		.ring = &m->ring,
+		.check_files = m->config->key_file_check,
+		.timeout_ms = (int)min_u64(m->config->key_timeout_ms, INT32_MAX),
+		.volume = m->config->name,
+		.uid = getuid(),
+	};
+}
+
 static int read_key(struct mount *m, struct error *err)
 {
 	const struct config *cfg = m->config;
-	struct keysource_env env = {
-		.ring = &m->ring,
-		.check_files = cfg->key_file_check,
-		.timeout_ms = (int)min_u64(cfg->key_timeout_ms, INT32_MAX),
-		.volume = cfg->name,
-		.uid = getuid(),
-	};
+	struct keysource_env env = key_env(m);
 	int r = keysource_read_first(m->keysources, cfg->n_keys, &env, &m->key, err);
 
 	if (r < 0 && cfg->n_keys == 0 && cfg->target)
@@ -323,6 +330,64 @@ int mount_get_key(struct mount *m, struct error *err)
 	return r < 0 ? r : read_key(m, err);
 }
 
+/* The lock is shared where nothing is changed, so that others may read too. Whoever shares it already may be
+ * changing the volume. */
+static int open_unmounted(struct mount *m, bool change, bool *ret_live, struct error *err)
+{
+	int r;
+
+	*ret_live = m->config->shared;
+	r = open_volume(m, false, err);
+	if (r == 0 && change)
+		return 0;
+	if (r == 0) {
+		format_free(steal_ptr(&m->format));
+		lower_close(steal_ptr(&m->lower));
+	} else if (r == -EBUSY && !m->lower && !change) {
+		*ret_live = true;
+	} else {
+		return r;
+	}
+	return open_volume(m, true, err);
+}
+
+int mount_open_volume(struct mount *m, bool change, void (*stage)(void *ctx, const char *what), void *ctx,
+		      bool *ret_live, struct error *err)
+{
+	bool live = true;
+	int r = crypto_init();
+
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot set up the cryptography");
+	r = open_keyring(m, err);
+	if (r == 0)
+		r = parse_sources(m, err);
+	if (r == 0)
+		r = open_unmounted(m, change, &live, err);
+	if (r == -EBUSY && !m->lower && runtime_open(false, &m->runtime, NULL) == 0)
+		name_user_of_source(m, change ? "umount" : "check --online", err);
+	if (r == 0)
+		r = unlock(m, stage, ctx, err);
+	if (r == 0)
+		r = format_start(m->format, NULL, NULL, err);
+	if (r == 0)
+		*ret_live = live;
+	return r;
+}
+
+int mount_get_other_key(struct mount *m, const char *spec, struct key *ret_key, struct error *err)
+{
+	struct keysource_env env = key_env(m);
+	struct keysource *source = NULL;
+	int r = keysource_parse(spec, &source, err);
+
+	if (r < 0)
+		return r;
+	r = keysource_read(source, &env, ret_key, err);
+	keysource_free(source);
+	return r;
+}
+
 static int start_steps(struct mount *m, void (*stage)(void *ctx, const char *what), void *ctx,
 		       struct error *err)
 {
@@ -336,7 +401,9 @@ static int start_steps(struct mount *m, void (*stage)(void *ctx, const char *wha
 	if (r == 0)
 		r = parse_sources(m, err);
 	if (r == 0)
-		r = open_volume(m, err);
+		r = open_volume(m, m->config->shared, err);
+	if (r == -EBUSY && !m->lower)
+		name_user_of_source(m, "umount", err);
 	if (r == 0)
 		r = unlock(m, stage, ctx, err);
 	if (r == 0)

@@ -65,6 +65,16 @@ int mount_start(struct mount *m, void (*stage)(void *ctx, const char *what), voi
 
 /* Only the key, into m->key: for making a volume. The same process state as for mount_start() is needed. */
 int mount_get_key(struct mount *m, struct error *err);
+/* After that: one key more, from a source that is not the volume's. The bytes are the caller's. */
+int mount_get_other_key(struct mount *m, const char *spec, struct key *ret_key, struct error *err);
+
+/*
+ * Opens m->lower and m->format with its key, ready for use in this process, without mounting: for checking a
+ * volume. change: nobody else may have it open; otherwise only those are in the way that are not shared.
+ * *ret_live: others may be changing it. stage as for mount_start(). 11 with what helps when it is mounted.
+ */
+int mount_open_volume(struct mount *m, bool change, void (*stage)(void *ctx, const char *what), void *ctx,
+		      bool *ret_live, struct error *err);
 
 /*
  * Reads the key again, from spec or (NULL) the configured sources, checks that it opens the volume, and

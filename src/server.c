@@ -17,6 +17,7 @@
 #include "cpu_latency.h"
 #include "log.h"
 #include "sandbox.h"
+#include "server_check.h"
 #include "store.h"
 #include "util.h"
 
@@ -28,7 +29,8 @@ struct server {
 	int channel;
 	int latency_fd; /* -1: none */
 	unsigned protections;
-	struct fs *fs;        /* while it serves */
+	struct fs *fs; /* while it serves */
+	struct server_check *check;
 	pthread_t commander;  /* takes the keeper's commands */
 	pthread_mutex_t lock; /* guards the members below */
 	size_t n_damages;
@@ -86,6 +88,34 @@ static void send_line(void *ctx, enum log_level level, const char *line)
 	msg.log.level = (int)level;
 	snprintf(msg.log.line, sizeof(msg.log.line), "%s", line);
 	send_message(s->channel, &msg, MSG_DONTWAIT);
+}
+
+int server_ask_check(int channel, int fd)
+{
+	struct server_command command = {.type = SERVER_CHECK};
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control = {.room = {0}};
+	struct iovec iov = {&command, sizeof(command)};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control.room,
+			     .msg_controllen = sizeof(control.room)};
+
+	control.head.cmsg_level = SOL_SOCKET;
+	control.head.cmsg_type = SCM_RIGHTS;
+	control.head.cmsg_len = CMSG_LEN(sizeof(fd));
+	memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
+	return sendmsg(channel, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
+static void send_checked(void *ctx)
+{
+	const struct server *s = ctx;
+	struct server_message msg = {.type = SERVER_CHECKED};
+
+	send_message(s->channel, &msg, 0);
 }
 
 static void send_ready(void *ctx)
@@ -259,6 +289,7 @@ static void command_do(struct server *s, const struct server_command *command)
 	msg.done.command = command->type;
 	switch (command->type) {
 	case SERVER_LOCK_BEGIN:
+		server_check_cancel(s->check); /* it uses the key */
 		fs_lock_begin(s->fs, command->timeout_ms, &msg.done.error);
 		break;
 	case SERVER_LOCK_FINISH:
@@ -269,8 +300,35 @@ static void command_do(struct server *s, const struct server_command *command)
 	case SERVER_UNLOCK:
 		unlock(s, &msg.done.unflushed, &msg.done.error);
 		break;
+	case SERVER_CHECK:
+		return;
 	}
 	send_message(s->channel, &msg, 0);
+}
+
+/* The size of the command; 0: there will be none any more. *ret_fd: what came along, or -1. */
+static size_t command_receive(int channel, struct server_command *ret, int *ret_fd)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec iov = {ret, sizeof(*ret)};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control.room,
+			     .msg_controllen = sizeof(control.room)};
+	struct cmsghdr *cm;
+	ssize_t n;
+
+	do
+		n = recvmsg(channel, &msg, MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	cm = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
+	*ret_fd = -1;
+	if (cm && cm->cmsg_type == SCM_RIGHTS && cm->cmsg_len == CMSG_LEN(sizeof(int)))
+		memcpy(ret_fd, CMSG_DATA(cm), sizeof(int));
+	return n > 0 ? (size_t)n : 0;
 }
 
 /* A thread of its own, as these wait for requests to be served. Ends with the channel. */
@@ -278,15 +336,17 @@ static void *commander_run(void *arg)
 {
 	struct server *s = arg;
 	struct server_command command;
-	ssize_t n;
+	size_t n;
+	int fd;
 
-	for (;;) {
-		n = recv(s->channel, &command, sizeof(command), 0);
-		if (n == (ssize_t)sizeof(command))
+	while ((n = command_receive(s->channel, &command, &fd)) > 0) {
+		if (n == sizeof(command) && command.type != SERVER_CHECK)
 			command_do(s, &command);
-		else if (n >= 0 || errno != EINTR)
-			return NULL;
+		else if (n == sizeof(command) && fd >= 0)
+			server_check_begin(s->check, steal_fd(&fd));
+		cleanup_close(&fd);
 	}
+	return NULL;
 }
 
 static int serve_commanded(struct server *s)
@@ -347,13 +407,25 @@ static int serve(struct server *s, struct error *err)
 		.ready = send_ready,
 		.ready_ctx = s,
 	};
+	struct server_check_params check_params = {
+		.format = m->format,
+		.root_fd = lower_root(m->lower),
+		.ended = send_checked,
+		.ctx = s,
+	};
 	int r = format_start(m->format, damage_found, s, err);
 
 	if (r == 0)
 		r = fs_new(&params, &s->fs, err);
 	if (r < 0)
 		return r;
+	r = server_check_start(&check_params, &s->check, err);
+	if (r < 0) {
+		fs_free(s->fs);
+		return r;
+	}
 	r = serve_commanded(s);
+	server_check_stop(s->check);
 	fs_free(s->fs);
 	if (r == -EOPNOTSUPP && cfg->passthrough == CONFIG_YES)
 		return no_passthrough(m, err);

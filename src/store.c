@@ -5,11 +5,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/fsuid.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
 
@@ -208,6 +211,14 @@ int store_utimens(int fd, const struct timespec times[2])
 	return utimensat(proc_fd, fd_name(fd).text, times, 0) < 0 ? -errno : 0;
 }
 
+bool store_overwrites(int fd)
+{
+	struct statfs st;
+
+	return fstatfs(fd, &st) == 0 &&
+	       (st.f_type == EXT4_SUPER_MAGIC || st.f_type == XFS_SUPER_MAGIC || st.f_type == TMPFS_MAGIC);
+}
+
 int store_statvfs(int fd, struct statvfs *ret)
 {
 	return fstatvfs(fd, ret) < 0 ? -errno : 0;
@@ -260,6 +271,11 @@ ssize_t store_getdents(int fd, void *buf, size_t size)
 	ssize_t n = getdents64(fd, buf, size);
 
 	return n < 0 ? -errno : n;
+}
+
+int store_rewind(int fd)
+{
+	return lseek(fd, 0, SEEK_SET) < 0 ? -errno : 0;
 }
 
 ssize_t store_read_file(int dir_fd, const char *name, void *buf, size_t size)
@@ -343,6 +359,16 @@ int store_seek(int fd, uint64_t offset, int whence, uint64_t *ret_offset)
 int store_fsync(int fd, bool data_only)
 {
 	return (data_only ? fdatasync(fd) : fsync(fd)) < 0 ? -errno : 0;
+}
+
+int store_lock(int fd)
+{
+	return flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+}
+
+int store_syncfs(int fd)
+{
+	return syncfs(fd) < 0 ? -errno : 0;
 }
 
 ssize_t store_getxattr(int fd, const char *name, void *buf, size_t size)

@@ -61,6 +61,8 @@ int store_stat_fd(int fd, struct stat *ret);
 int store_chmod(int fd, mode_t mode); /* PROC */
 int store_chown(int fd, uid_t uid, gid_t gid);
 int store_utimens(int fd, const struct timespec times[2]); /* PROC */
+/* Is this a file system that is known to overwrite what is allocated where it is? */
+bool store_overwrites(int fd);
 int store_statvfs(int fd, struct statvfs *ret);
 
 /* ---- changing directories ---- */
@@ -76,6 +78,9 @@ ssize_t store_readlink(int fd, char *ret_target, size_t size); /* of an O_PATH f
 
 /* getdents64(2) as it is: linux_dirent64 records from the fd's position on. */
 ssize_t store_getdents(int fd, void *buf, size_t size);
+
+/* getdents64(2) begins anew. */
+int store_rewind(int fd);
 
 /* A whole small file: at most size bytes; the bytes read. Regular files only: -EINVAL otherwise. */
 ssize_t store_read_file(int dir_fd, const char *name, void *buf, size_t size);
@@ -93,6 +98,9 @@ int store_truncate(int fd, uint64_t size);
 int store_fallocate(int fd, int mode, uint64_t offset, uint64_t length);
 int store_seek(int fd, uint64_t offset, int whence, uint64_t *ret_offset);
 int store_fsync(int fd, bool data_only);
+/* flock(2), exclusive, without waiting: -EAGAIN. Ends with the last fd of this open. */
+int store_lock(int fd);
+int store_syncfs(int fd); /* everything of the file system that fd is on */
 
 /* ---- extended attributes, PROC: the fd may be O_PATH, also of a symlink or device ---- */
 

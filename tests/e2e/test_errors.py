@@ -171,7 +171,10 @@ BAD_CONFIGS = {
     "KeyLen": (setting("ScryptObject", "KeyLen", to=64), FAILED, "KeyLen"),
     "memory": (setting("ScryptObject", "N", to=1 << 30), UNSUPPORTED, "scrypt-memory"),
     "memory by r": (setting("ScryptObject", "R", to=1 << 24), UNSUPPORTED, "scrypt-memory"),
-    "FIDO2": (lambda c: c["FeatureFlags"].append("FIDO2"), UNSUPPORTED, "FIDO2"),
+    "FIDO2 without its member": (lambda c: c["FeatureFlags"].append("FIDO2"), FAILED, "no FIDO2"),
+    "two ciphers": (lambda c: c["FeatureFlags"].append("XChaCha20Poly1305"), FAILED, "XChaCha20Poly1305 and GCMIV128"),
+    "names both ways": (lambda c: c["FeatureFlags"].append("PlaintextNames"), FAILED, "PlaintextNames and EMENames"),
+    "LongNameMax without its flag": (setting("LongNameMax", to=100), FAILED, "LongNameMax"),
 }
 
 

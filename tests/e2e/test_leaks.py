@@ -13,6 +13,7 @@ import pytest
 from support import TOOLS, alive, child, forms, kernel_lacks, run, wait_until
 
 PASSPHRASE = "a passphrase to hunt for"
+SLOT_KEY = hashlib.sha256(b"the key of a slot").digest()
 CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 
 
@@ -24,7 +25,7 @@ def hkdf(key, info):
 def hunted(master):
     """Everything that opens the volume or a part of it."""
     keys = [master, PASSPHRASE.encode(), hkdf(master, b"AES-GCM file content encryption"),
-            hkdf(master, b"EME filename encryption")]
+            hkdf(master, b"EME filename encryption"), SLOT_KEY]
     return sorted(form for key in keys for form in forms(key))
 
 
@@ -76,7 +77,15 @@ def descendants(pid):
     return found
 
 
+def slot_source(ck, master):
+    """A key of its own in a slot, added with the passphrase; -> its specification"""
+    spec = f"file:{ck.key_file(SLOT_KEY, name='slot')}?fmt=raw"
+    ck.run("key", "add", ck.dir / "cipher", "slot", "--key", f"file:{ck.key_file(PASSPHRASE)}", "--new-key", spec, status=0)
+    return spec
+
+
 SOURCES = {
+    "slot": slot_source,
     "file-pass": lambda ck, master: f"file:{ck.key_file(PASSPHRASE)}",
     "file-hex": lambda ck, master: f"file:{ck.key_file(master.hex())}?fmt=hex",
     "file-raw": lambda ck, master: f"file:{ck.key_file(master)}?fmt=raw",

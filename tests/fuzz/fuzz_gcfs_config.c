@@ -24,7 +24,9 @@ static void check_limits(const struct gcfs_config *cfg)
 	must(cfg->scrypt_n >= 1024 && (cfg->scrypt_n & (cfg->scrypt_n - 1)) == 0);
 	must(cfg->scrypt_r >= 8 && cfg->scrypt_p >= 1);
 	must(cfg->salt_size >= 32 && cfg->salt_size <= sizeof(cfg->salt));
-	must(cfg->encrypted_key_size == sizeof(cfg->encrypted_key));
+	must(cfg->encrypted_key_size == (cfg->flags & GCFS_HKDF ? 64 : 60));
+	must(!(cfg->flags & GCFS_FIDO2) || cfg->fido2.present);
+	must(!(cfg->flags & GCFS_LONG_NAME_MAX) == !cfg->long_name_max);
 	must(memchr(cfg->creator, '\0', sizeof(cfg->creator)) != NULL);
 }
 
@@ -40,6 +42,8 @@ static void check_rewrite(const struct gcfs_config *cfg)
 	must(again.flags == cfg->flags && again.scrypt_n == cfg->scrypt_n &&
 	     again.scrypt_r == cfg->scrypt_r && again.scrypt_p == cfg->scrypt_p);
 	must(again.salt_size == cfg->salt_size && memcmp(again.salt, cfg->salt, cfg->salt_size) == 0);
+	must(again.long_name_max == cfg->long_name_max);
+	must(memcmp(&again.fido2, &cfg->fido2, sizeof(again.fido2)) == 0);
 	must(memcmp(again.encrypted_key, cfg->encrypted_key, cfg->encrypted_key_size) == 0);
 }
 

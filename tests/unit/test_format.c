@@ -12,6 +12,7 @@
 #include "scratch_dir.h"
 #include "store.h"
 #include "unit.h"
+#include "util.h"
 
 enum { MODEL_SIZE = 300000 };
 
@@ -24,6 +25,7 @@ static struct format_io io = {plain_room, disk_room};
 static struct format_init_params kind_of_volume; /* that init_format() makes */
 static unsigned damages;
 static char last_damage[256];
+static bool may_repair;
 
 static void count_damage(void *ctx, const char *what, const char *where)
 {
@@ -42,7 +44,12 @@ static struct key raw_key(int seed)
 
 static int open_format(int kind)
 {
-	struct format_params params = {.kind = kind, .root_fd = dir.fd, .scrypt_memory = 1 << 28};
+	struct format_params params = {
+		.kind = kind,
+		.root_fd = dir.fd,
+		.scrypt_memory = 1 << 28,
+		.may_repair = may_repair,
+	};
 	struct error err = ERROR_NONE;
 	struct key key = raw_key(7);
 
@@ -108,8 +115,15 @@ static int setup_plain(void **state)
 	return scratch_make(&dir) < 0 || store_init_proc() < 0 ? -1 : open_format(CONFIG_FORMAT_PLAIN);
 }
 
+static int setup_repairing(void **state)
+{
+	may_repair = true;
+	return setup(state);
+}
+
 static int teardown(void **state)
 {
+	may_repair = false;
 	format_free(format);
 	format = NULL;
 	kind_of_volume = (struct format_init_params){.kind = 0};
@@ -202,6 +216,28 @@ static void file_is_what_was_written(void **state)
 	assert_contents(file, model, size);
 	assert_int_equal(damages, 0);
 	format_file_free(file);
+}
+
+/* truncate(2) to the size that a file has leaves its times alone, also that of an empty one. */
+static void same_size_is_no_change(void **state)
+{
+	static const struct timespec old[2] = {{1000, 1}, {1000, 1}};
+
+	for (size_t size = 0; size < 3; size++) {
+		const char name[] = {(char)('a' + size), '\0'};
+		struct format_file *file = create(name);
+		struct stat st;
+
+		if (size)
+			assert_int_equal(format_write(format, file, &io, "xy", size, 0), size);
+		assert_int_equal(futimens(format_file_fd(file), old), 0);
+		format_file_fd_done(file);
+		assert_int_equal(format_truncate(format, file, &io, size), 0);
+		assert_int_equal(store_stat_fd(format_file_fd(file), &st), 0);
+		format_file_fd_done(file);
+		assert_int_equal(st.st_mtim.tv_sec, 1000);
+		format_file_free(file);
+	}
 }
 
 static void holes_are_found(void **state)
@@ -436,6 +472,150 @@ static void damaged_directories_do_not_open(void **state)
 	close(fd);
 }
 
+static void empty_directories_get_a_new_iv(void **state)
+{
+	static const char *const damaged[] = {NULL, "", "short", "longer than sixteen bytes"};
+	struct format_name name = encode("d"), inside;
+	struct format_dir sub;
+	uint8_t iv[16], again[16];
+
+	assert_int_equal(format_mkdir(format, &root, &name, 0700), 0);
+	sub = sub_dir(&name, iv);
+	for (size_t i = 0; i < ARRAY_SIZE(damaged); i++) {
+		assert_int_equal(store_unlink(sub.fd, "gocryptfs.diriv"), 0);
+		if (damaged[i])
+			assert_int_equal(store_write_file(sub.fd, "gocryptfs.diriv", damaged[i],
+							  strlen(damaged[i]), 0444, false),
+					 0);
+		assert_int_equal(format_dir_iv(format, sub.fd, iv), 0);
+		assert_int_equal(format_dir_iv(format, sub.fd, again), 0);
+		assert_memory_equal(iv, again, 16);
+	}
+	assert_int_equal(damages, 0);
+	/* Not one that has names which depend on the old one. */
+	assert_int_equal(format_name_encode(format, &sub, "f", &inside), 0);
+	assert_int_equal(format_mknod(format, &sub, &inside, S_IFREG | 0600, 0), 0);
+	assert_int_equal(store_unlink(sub.fd, "gocryptfs.diriv"), 0);
+	assert_int_equal(format_dir_iv(format, sub.fd, iv), -EIO);
+	close(sub.fd);
+}
+
+#define ORPHAN "gocryptfs.longname.MFIbCR7iZZ33kkNU_kMbIUfNKjNEfNeYJGVeRcTVEPg"
+
+static void leftovers_do_not_keep_a_directory(void **state)
+{
+	static const char *const files[] = {"gocryptfs.diriv.rmdir.17", "gocryptfs.longname.diriv.17.name",
+					    ORPHAN ".name"};
+	static const char *const directories[] = {"gocryptfs.longname.mkdir.17.name",
+						  "gocryptfs.longname.rmdir.18.name"};
+	static const char *const foreign[] = {"foreign", ORPHAN, "gocryptfs.longname.mkdir.x.name",
+					      "gocryptfs.diriv.rmdir.", "gocryptfs.diriv.rmdir.1x"};
+	struct format_name name = encode("d");
+	struct format_dir sub;
+	uint8_t iv[16];
+	int fd;
+
+	assert_int_equal(format_mkdir(format, &root, &name, 0700), 0);
+	sub = sub_dir(&name, iv);
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
+		assert_int_equal(store_write_file(sub.fd, files[i], "x", 1, 0600, false), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(directories); i++)
+		assert_int_equal(store_mkdir(sub.fd, directories[i], 0700), 0);
+	fd = store_open_dir(sub.fd, directories[0]);
+	assert_int_equal(store_write_file(fd, "gocryptfs.diriv", "0123456789abcdef", 16, 0444, false), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(foreign); i++) {
+		assert_int_equal(store_mkdir(sub.fd, foreign[i], 0700), 0);
+		assert_int_equal(format_rmdir(format, &root, &name), -ENOTEMPTY);
+		assert_int_equal(format_dir_iv(format, sub.fd, iv), 0);
+		assert_int_equal(store_rmdir(sub.fd, foreign[i]), 0);
+	}
+	/* Something in an unfinished directory is somebody's. */
+	assert_int_equal(store_write_file(fd, "foreign", "x", 1, 0600, false), 0);
+	assert_int_equal(format_rmdir(format, &root, &name), -ENOTEMPTY);
+	assert_int_equal(store_unlink(fd, "foreign"), 0);
+	assert_int_equal(format_rmdir(format, &root, &name), 0);
+	assert_false(exists(name.disk));
+	close(fd);
+	close(sub.fd);
+}
+
+#define REDO_LOG "gocryptfs.longname.redo.1.name"
+enum { LOG_ROOM = 1 << 20 };
+
+/* Ends the mount as a crash does: the log stays. */
+static void crash(struct format_file *file, uint8_t log[LOG_ROOM])
+{
+	ssize_t n = store_read_file(dir.fd, REDO_LOG, log, LOG_ROOM);
+
+	assert_true(n > 0);
+	format_file_free(file);
+	format_free(format);
+	assert_false(exists(REDO_LOG));
+	assert_int_equal(store_write_file(dir.fd, REDO_LOG, log, (size_t)n, 0600, false), 0);
+}
+
+static struct format_file *reopen(const char *name)
+{
+	struct format_file *file;
+	struct format_name disk = encode(name);
+	int fd = store_open(dir.fd, disk.disk, O_RDWR, 0);
+
+	assert_true(fd >= 0);
+	assert_int_equal(format_file_new(format, fd, true, &file), 0);
+	return file;
+}
+
+static void a_torn_block_comes_back(void **state)
+{
+	static uint8_t log[LOG_ROOM], want[10000];
+	struct format_file *file = create("f");
+	struct format_name name = encode("f");
+	uint8_t old[4128], new[4128];
+	int fd = store_open(dir.fd, name.disk, O_RDWR, 0);
+
+	memset(want, 'a', sizeof(want));
+	assert_int_equal(format_write(format, file, &io, want, sizeof(want), 0), sizeof(want));
+	assert_int_equal(store_pread(fd, old, sizeof(old), 18 + 4128), sizeof(old));
+	memset(want + 5000, 'b', 100);
+	assert_int_equal(format_write(format, file, &io, want + 5000, 100, 5000), 100);
+	assert_int_equal(store_pread(fd, new, sizeof(new), 18 + 4128), sizeof(new));
+	/* Half of the new block, the rest is the old one. */
+	assert_int_equal(store_pwrite(fd, old + 2000, 2128, 18 + 4128 + 2000), 2128);
+	crash(file, log);
+	assert_int_equal(open_format(CONFIG_FORMAT_GOCRYPTFS), 0);
+	assert_false(exists(REDO_LOG));
+	file = reopen("f");
+	assert_contents(file, want, sizeof(want));
+	/* A block that is good is left alone, whatever a log says. */
+	assert_int_equal(store_pwrite(fd, old, sizeof(old), 18 + 4128), sizeof(old));
+	memset(want, 'a', sizeof(want));
+	assert_int_equal(store_write_file(dir.fd, REDO_LOG, log, sizeof(log), 0600, false), 0);
+	format_file_free(file);
+	format_free(format);
+	assert_int_equal(open_format(CONFIG_FORMAT_GOCRYPTFS), 0);
+	file = reopen("f");
+	assert_contents(file, want, sizeof(want));
+	format_file_free(file);
+	close(fd);
+}
+
+static void what_was_cut_off_does_not_come_back(void **state)
+{
+	static uint8_t log[LOG_ROOM], want[20000];
+	struct format_file *file = create("f");
+	struct format_name name = encode("f");
+	struct stat st;
+
+	memset(want, 'a', sizeof(want));
+	assert_int_equal(format_write(format, file, &io, want, sizeof(want), 0), sizeof(want));
+	assert_int_equal(format_write(format, file, &io, want, 100, 17000), 100);
+	assert_int_equal(format_truncate(format, file, &io, 8192), 0);
+	crash(file, log);
+	assert_int_equal(open_format(CONFIG_FORMAT_GOCRYPTFS), 0);
+	assert_int_equal(store_stat(dir.fd, name.disk, &st), 0);
+	assert_int_equal(st.st_size, 18 + 2 * 4128);
+}
+
 static void links_and_xattrs_go_around(void **state)
 {
 	struct format_name name = encode("link");
@@ -657,6 +837,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(file_is_what_was_written, setup, teardown),
 		cmocka_unit_test_setup_teardown(file_is_what_was_written, setup_plain, teardown),
+		cmocka_unit_test_setup_teardown(same_size_is_no_change, setup, teardown),
 		cmocka_unit_test_setup_teardown(holes_are_found, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_damaged_block_is_one_block, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_damaged_header_is_the_whole_file, setup, teardown),
@@ -667,6 +848,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(directories_replace_empty_ones_only, setup, teardown),
 		cmocka_unit_test_setup_teardown(modes_of_directories_are_kept, setup, teardown),
 		cmocka_unit_test_setup_teardown(damaged_directories_do_not_open, setup, teardown),
+		cmocka_unit_test_setup_teardown(empty_directories_get_a_new_iv, setup_repairing, teardown),
+		cmocka_unit_test_setup_teardown(leftovers_do_not_keep_a_directory, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_torn_block_comes_back, setup_repairing, teardown),
+		cmocka_unit_test_setup_teardown(what_was_cut_off_does_not_come_back, setup_repairing,
+						teardown),
 		cmocka_unit_test_setup_teardown(links_and_xattrs_go_around, setup, teardown),
 		cmocka_unit_test_setup_teardown(wrong_master_key_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(locked_and_started_again, setup, teardown),
