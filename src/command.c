@@ -31,6 +31,18 @@ static const struct command_option umount_options[] = {
 	{0},
 };
 
+static const struct command_option lock_options[] = {
+	{"timeout", 't', "TIME", "how long writing back may take; what is left is lost then; default 30s"},
+	{"report", 'r', NULL, "list the processes that hold files there"},
+	{"all", 'a', NULL, "lock everything"},
+	{0},
+};
+
+static const struct command_option unlock_options[] = {
+	{"key", 'k', "SPEC", "where the key comes from this time"},
+	{0},
+};
+
 static const struct command_option status_options[] = {
 	{"json", 'j', NULL, "as one JSON object"},
 	{"names", 0, NULL, "only the names"},
@@ -93,6 +105,10 @@ const struct command commands[] = {
 	{"key", "change | add | remove | list | verify VOLUME [KEYNAME]",
 	 "change or list the keys of a volume", key_options, cmd_key, false},
 	{"status", "[NAME | TARGET]", "show what is mounted", status_options, cmd_status, false},
+	{"lock", "NAME | TARGET ...", "take the key from volumes that stay mounted", lock_options, cmd_lock,
+	 false},
+	{"unlock", "NAME | TARGET ...", "give it back: open files go on working", unlock_options, cmd_unlock,
+	 false},
 	{"umount", "NAME | TARGET ...", "unmount volumes; their keys are gone then", umount_options,
 	 cmd_umount, false},
 	{"check", "VOLUME | --online NAME", "look for damage in a volume, and repair it", check_options,

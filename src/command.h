@@ -62,9 +62,11 @@ int cmd_complete(const struct front *front, int argc, char **argv);
 int cmd_config(const struct front *front, int argc, char **argv);
 int cmd_init(const struct front *front, int argc, char **argv);
 int cmd_key(const struct front *front, int argc, char **argv);
+int cmd_lock(const struct front *front, int argc, char **argv);
 int cmd_mount(const struct front *front, int argc, char **argv);
 int cmd_rekey(const struct front *front, int argc, char **argv);
 int cmd_status(const struct front *front, int argc, char **argv);
+int cmd_unlock(const struct front *front, int argc, char **argv);
 int cmd_umount(const struct front *front, int argc, char **argv);
 
 /* The mount(8) helpers, chosen by argv[0]; exit statuses are mount(8)'s. */

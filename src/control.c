@@ -18,6 +18,8 @@ enum client_state { CLIENT_NONE, CLIENT_ASKING, CLIENT_WAITING, CLIENT_ANSWERED 
 
 struct client {
 	enum client_state state;
+	enum message_command command; /* CLIENT_WAITING: for its end */
+	uid_t uid;
 	int fd;
 	int passed_fd; /* that came with the request; -1: none */
 	uint64_t deadline;
@@ -136,6 +138,18 @@ static void client_refuse(struct client *cl, const struct error *err)
 	client_answer(cl, text);
 }
 
+/* The answer to a command that is done, or has failed. */
+static void client_end(struct client *cl, const struct error *err)
+{
+	char *text = NULL;
+
+	if (err->code < 0)
+		message_format_error(err, &text);
+	else
+		message_format_done(&text);
+	client_answer(cl, text);
+}
+
 static void client_check(struct control *c, struct client *cl)
 {
 	struct error err = ERROR_NONE;
@@ -157,8 +171,11 @@ static void client_check(struct control *c, struct client *cl)
 static void client_do(struct control *c, struct client *cl, const struct message_request *request)
 {
 	struct message_status status;
+	struct error err = ERROR_NONE;
 	char *text = NULL;
+	int r;
 
+	cl->command = request->command;
 	switch (request->command) {
 	case MESSAGE_STATUS:
 		c->handler->status(c->ctx, &status);
@@ -172,6 +189,12 @@ static void client_do(struct control *c, struct client *cl, const struct message
 	case MESSAGE_CHECK:
 		client_check(c, cl);
 		break;
+	default:
+		cl->state = CLIENT_WAITING;
+		r = c->handler->command(c->ctx, request, cl->uid, &err);
+		/* It may have ended, and been answered, already. */
+		if (r <= 0 && cl->state == CLIENT_WAITING)
+			client_end(cl, &err);
 	}
 }
 
@@ -254,13 +277,14 @@ static void client_receive(struct control *c, struct client *cl)
 	}
 }
 
-static bool peer_allowed(const struct control *c, int fd)
+static bool peer_allowed(const struct control *c, int fd, uid_t *ret_uid)
 {
 	struct ucred peer;
 	socklen_t size = sizeof(peer);
 
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
 		return false;
+	*ret_uid = peer.uid;
 	return peer.uid == 0 || peer.uid == c->owner;
 }
 
@@ -282,7 +306,7 @@ static void client_accept(struct control *c)
 	cl->in = malloc(MESSAGE_MAX);
 	if (!cl->in) {
 		client_free(cl);
-	} else if (!peer_allowed(c, cl->fd)) {
+	} else if (!peer_allowed(c, cl->fd, &cl->uid)) {
 		error_set(&err, -EPERM, EXIT_STATUS_FAILED, "only root and the mount's owner may do that");
 		client_refuse(cl, &err);
 	}
@@ -361,19 +385,11 @@ void control_serve(struct control *c, const struct pollfd *fds, size_t n)
 	}
 }
 
-void control_umounted(struct control *c, const struct error *err)
+void control_answer(struct control *c, enum message_command command, const struct error *err)
 {
-	for (size_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
-		char *text = NULL;
-
-		if (c->clients[i].state != CLIENT_WAITING)
-			continue;
-		if (err->code < 0)
-			message_format_error(err, &text);
-		else
-			message_format_done(&text);
-		client_answer(&c->clients[i], text);
-	}
+	for (size_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
+		if (c->clients[i].state == CLIENT_WAITING && c->clients[i].command == command)
+			client_end(&c->clients[i], err);
 }
 
 void control_close(struct control *c)

@@ -19,8 +19,11 @@ enum { CONTROL_CLIENTS_MAX = 16, CONTROL_POLL_MAX = CONTROL_CLIENTS_MAX + 1, CON
 /* What the keeper does for a client. */
 struct control_handler {
 	void (*status)(void *ctx, struct message_status *ret);
-	/* Answered later, by control_umounted(). */
+	/* Answered later, by control_answer(). */
 	void (*umount)(void *ctx, bool lazy);
+	/* The other commands, for a client with that uid. 1: answered later, by control_answer(); 0: done; or
+	 * the error. */
+	int (*command)(void *ctx, const struct message_request *request, uid_t uid, struct error *err);
 	/* Begins a check that tells its findings through the pipe fd, which it takes. */
 	int (*check)(void *ctx, int fd, struct error *err);
 };
@@ -40,8 +43,8 @@ int control_timeout(const struct control *c);
 /* Does what can be done after poll(2) on what control_poll() filled in. */
 void control_serve(struct control *c, const struct pollfd *fds, size_t n);
 
-/* Answers everybody who waits for an unmount: err->code 0 is success. */
-void control_umounted(struct control *c, const struct error *err);
+/* Answers everybody who waits for this command: err->code 0 is success. */
+void control_answer(struct control *c, enum message_command command, const struct error *err);
 
 /* Sends what is ready to be sent, and closes everything. NULL is fine. */
 void control_close(struct control *c);

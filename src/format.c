@@ -72,6 +72,25 @@ int format_start(struct format *f, format_damage_fn *damage, void *damage_ctx, s
 	return f->ops->start ? f->ops->start(f, err) : 0;
 }
 
+void format_lock(struct format *f)
+{
+	if (f->ops->lock)
+		f->ops->lock(f);
+}
+
+void format_hand_over(const struct format *f, struct secret *room)
+{
+	assert(secret_size(room) == FORMAT_KEY_SIZE);
+	if (f->ops->hand_over)
+		f->ops->hand_over(f->state, room);
+}
+
+int format_restart(struct format *f, const struct secret *room, struct error *err)
+{
+	assert(secret_size(room) == FORMAT_KEY_SIZE);
+	return f->ops->restart ? f->ops->restart(f, room, err) : 0;
+}
+
 void format_free(struct format *f)
 {
 	if (!f)

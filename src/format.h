@@ -8,7 +8,8 @@
  * a format's table (format_impl.h) means the documented default, which is what `plain` does.
  *
  * Life of a format: keeper: format_open(), format_unlock(); fork; server: format_start(), data path,
- * format_free(); keeper: format_free() once the server has started.
+ * format_free(); keeper: format_free() once the server has started. Locked and unlocked in between:
+ * format_lock(); keeper: format_open(), format_unlock(), format_hand_over(); server: format_restart().
  */
 #ifndef CKRFS_FORMAT_H
 #define CKRFS_FORMAT_H
@@ -55,6 +56,15 @@ const char *format_key_identifier(const struct format *f);
 
 /* In the server, before the first request: derives the working keys, forgets the volume key. */
 int format_start(struct format *f, format_damage_fn *damage, void *damage_ctx, struct error *err);
+
+/* Lock and unlock: forgets the working keys; the data path must not be used until format_restart(), but for
+ * format_file_free(), format_file_fd() and format_attr() of directories. Handles and files live on. */
+void format_lock(struct format *f);
+/* Unlocked and not started: writes the volume's key into room, of FORMAT_KEY_SIZE bytes (nothing without a
+ * key). In the locked format of another process it is taken from there. 12 when it is another volume's. */
+enum { FORMAT_KEY_SIZE = 32 };
+void format_hand_over(const struct format *f, struct secret *room);
+int format_restart(struct format *f, const struct secret *room, struct error *err);
 
 void format_free(struct format *f);
 

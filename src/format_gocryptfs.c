@@ -14,6 +14,7 @@
 #include "crypto.h"
 #include "generation.h"
 #include "store.h"
+#include "util.h"
 
 enum { TRIAL_DEPTH = 8, TRIAL_ENTRIES = 2000, TRIAL_REFUTED = 16, RAW_KEY_LOG_N = 10, DEFAULT_LOG_N = 16 };
 
@@ -170,7 +171,7 @@ static void try_file(struct trial *t, int dir_fd, const char *disk)
 static void try_link(struct trial *t, int dir_fd, const char *disk)
 {
 	autofd int fd = store_open(dir_fd, disk, O_PATH, 0);
-	autofree char *target = NULL;
+	autowiped char *target = NULL;
 	char text[4097];
 	ssize_t n = fd < 0 ? -1 : store_readlink(fd, text, sizeof(text) - 1);
 
@@ -371,9 +372,9 @@ static const char *gocryptfs_key_identifier(const void *state)
 	return g->identifier[0] ? g->identifier : "-";
 }
 
-static int gocryptfs_start(struct format *f, struct error *err)
+/* The working keys; the volume key is forgotten. */
+static int derive_keys(struct gocryptfs *g, struct error *err)
 {
-	struct gocryptfs *g = gocryptfs_of(f);
 	int r = gcfs_names_new(g->master, g->config.flags, g->config.long_name_max, &g->names);
 
 	if (r == 0)
@@ -381,11 +382,60 @@ static int gocryptfs_start(struct format *f, struct error *err)
 	if (r < 0)
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot derive the volume's keys");
 	secret_free(steal_ptr(&g->master));
+	return 0;
+}
+
+static int gocryptfs_start(struct format *f, struct error *err)
+{
+	struct gocryptfs *g = gocryptfs_of(f);
+	int r = derive_keys(g, err);
+
+	if (r < 0)
+		return r;
 	g->moves_blocks = !store_overwrites(g->root_fd);
 	/* With names in clear the log would be seen. */
 	if (g->may_repair && !(g->config.flags & GCFS_PLAINTEXT_NAMES))
 		gocryptfs_redo_start(&g->redo, g->root_fd, g->content);
 	return 0;
+}
+
+/* The redo log goes on: it holds nothing but ciphertext. */
+static void gocryptfs_lock(struct format *f)
+{
+	struct gocryptfs *g = gocryptfs_of(f);
+
+	gcfs_names_free(steal_ptr(&g->names));
+	gcfs_content_free(steal_ptr(&g->content));
+}
+
+_Static_assert((int)FORMAT_KEY_SIZE == (int)GCFS_MASTER_KEY_SIZE, "the room holds a master key");
+
+static void gocryptfs_hand_over(const void *state, struct secret *room)
+{
+	const struct gocryptfs *g = state;
+
+	memcpy(secret_data(room), secret_data(g->master), FORMAT_KEY_SIZE);
+}
+
+static int gocryptfs_restart(struct format *f, const struct secret *room, struct error *err)
+{
+	struct gocryptfs *g = gocryptfs_of(f);
+	char identifier[sizeof(g->identifier)];
+	int r = gcfs_key_identifier(room, identifier);
+
+	if (r == 0 && strcmp(identifier, g->identifier) != 0)
+		return error_set(err, -EKEYREJECTED, EXIT_STATUS_WRONG_KEY,
+				 "wrong key: it is that of another volume");
+	if (r == 0)
+		r = secret_new_from(secret_data(room), FORMAT_KEY_SIZE, &g->master);
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot take the key");
+	r = derive_keys(g, err);
+	if (r < 0) {
+		secret_free(steal_ptr(&g->master));
+		gocryptfs_lock(f);
+	}
+	return r;
 }
 
 /* ---- making a volume ---- */
@@ -555,6 +605,9 @@ const struct format_ops format_gocryptfs_ops = {
 	.open = gocryptfs_open,
 	.unlock = gocryptfs_unlock,
 	.start = gocryptfs_start,
+	.lock = gocryptfs_lock,
+	.hand_over = gocryptfs_hand_over,
+	.restart = gocryptfs_restart,
 	.free = gocryptfs_free,
 	.no_source = gocryptfs_no_source,
 	.init = gocryptfs_init,

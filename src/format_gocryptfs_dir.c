@@ -11,6 +11,7 @@
 #include "crypto.h"
 #include "format_gocryptfs.h"
 #include "store.h"
+#include "util.h"
 
 /* The name of a long name's text file. */
 struct text_file {
@@ -264,7 +265,7 @@ static int read_target(struct format *f, int fd, char **ret_target)
 
 int gocryptfs_readlink(struct format *f, int fd, char *ret_target, size_t size)
 {
-	autofree char *target = NULL;
+	autowiped char *target = NULL;
 	int r = read_target(f, fd, &target);
 
 	if (r == -EIO)
@@ -282,7 +283,7 @@ void gocryptfs_attr(struct format *f, int fd, struct stat *st)
 	if (S_ISREG(st->st_mode)) {
 		st->st_size = (off_t)gcfs_plain_size(gocryptfs_of(f)->content, (uint64_t)st->st_size);
 	} else if (S_ISLNK(st->st_mode)) {
-		autofree char *target = NULL;
+		autowiped char *target = NULL;
 
 		/* One that cannot be decrypted still has attributes: readlink(2) is what fails. */
 		st->st_size = read_target(f, fd, &target) == 0 ? (off_t)strlen(target) : 0;

@@ -8,6 +8,7 @@
 #include "cleanup.h"
 #include "format_gocryptfs.h"
 #include "store.h"
+#include "util.h"
 
 static bool in_clear(const char *name)
 {
@@ -37,7 +38,7 @@ ssize_t gocryptfs_getxattr(struct format *f, int fd, const char *name, void *buf
 	struct gocryptfs *g = gocryptfs_of(f);
 	char disk[GCFS_XATTR_NAME_MAX + 1];
 	autofree char *stored = NULL;
-	autofree uint8_t *plain = NULL;
+	autowiped uint8_t *plain = NULL;
 	size_t plain_size;
 	ssize_t n;
 	int r;

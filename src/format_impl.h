@@ -18,6 +18,9 @@ struct format_ops {
 	int (*open)(const struct format_params *params, void **ret_state, struct error *err);
 	int (*unlock)(void *state, struct key *key, struct error *err);
 	int (*start)(struct format *f, struct error *err);
+	void (*lock)(struct format *f);
+	void (*hand_over)(const void *state, struct secret *room);
+	int (*restart)(struct format *f, const struct secret *room, struct error *err);
 	void (*free)(void *state);
 	int (*no_source)(const void *state, struct error *err);
 	int (*init)(const struct format_init_params *params, struct error *err);

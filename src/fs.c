@@ -484,6 +484,7 @@ int fs_new(const struct fs_params *params, struct fs **ret, struct error *err)
 		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "cannot start the file system");
 	fs->p = *params;
 	pthread_mutex_init(&fs->handles_lock, NULL);
+	gate_init(&fs->gate);
 	fs->attr_timeout = (double)params->attr_timeout_ms / 1000;
 	fs->entry_timeout = (double)params->entry_timeout_ms / 1000;
 	fs->negative_timeout = (double)params->negative_timeout_ms / 1000;
@@ -535,5 +536,6 @@ void fs_free(struct fs *fs)
 	slots_free(&fs->handles);
 	node_table_free(fs->nodes);
 	pthread_mutex_destroy(&fs->handles_lock);
+	gate_destroy(&fs->gate);
 	free(fs);
 }

@@ -9,6 +9,7 @@
 #include "cleanup.h"
 #include "fs_impl.h"
 #include "store.h"
+#include "util.h"
 
 /* ---- the inode's file ---- */
 
@@ -132,6 +133,30 @@ static int mtime_restore(struct fs *fs, struct node *node, struct format_file *f
 	held = mtime_take(node, &mtime);
 	node_unlock(fs->nodes);
 	return held ? mtime_set(file, &mtime) : 0;
+}
+
+static void restore_time(struct fs *fs, uint64_t id)
+{
+	struct node *node = node_get(fs->nodes, id);
+	struct format_file *file = node && S_ISREG(node->type) ? fs_file_if_open(fs, node) : NULL;
+
+	/* As in fs_file_put(), an error has nobody to go to. */
+	if (file) {
+		mtime_restore(fs, node, file);
+		fs_file_put(fs, node);
+	}
+	node_put(fs->nodes, node);
+}
+
+void fs_file_restore_times(struct fs *fs)
+{
+	uint64_t ids[64];
+	uint32_t at = 0;
+	size_t n;
+
+	while ((n = node_ids(fs->nodes, &at, ids, ARRAY_SIZE(ids))))
+		for (size_t i = 0; i < n; i++)
+			restore_time(fs, ids[i]);
 }
 
 void fs_file_mtime_told(struct fs *fs, struct node *node)
@@ -399,6 +424,8 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 		format_file_fd_done(file);
 	}
 	if (n < 0 || r < 0) {
+		if (fs_transport_is_cached_write())
+			atomic_fetch_add(&fs->unflushed, 1);
 		fs_reply_err(req, n < 0 ? (int)n : r);
 		return;
 	}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files of the fs layer share: fs.c (life, attributes), fs_dir.c, fs_file.c, fs_xattr.c, fs_loop.c
- * (threads), fs_transport.c (the raw protocol where libfuse hides it), fs_passthrough.c. */
+/* What the files of the fs layer share: fs.c (life, attributes), fs_dir.c, fs_file.c, fs_xattr.c, fs_lock.c,
+ * fs_loop.c (threads), fs_transport.c (the raw protocol where libfuse hides it), fs_passthrough.c. */
 #ifndef CKRFS_FS_IMPL_H
 #define CKRFS_FS_IMPL_H
 
@@ -9,6 +9,7 @@
 
 #include "format.h"
 #include "fs.h"
+#include "gate.h"
 #include "node.h"
 #include "slots.h"
 
@@ -21,6 +22,8 @@ struct fs {
 	pthread_mutex_t handles_lock; /* guards handles, nothing else */
 	struct slots handles;
 	struct fs_loop *loop;
+	struct gate gate;
+	_Atomic uint64_t flushes, unflushed; /* cached writes since it was shutting: came, came to nothing */
 	double attr_timeout, entry_timeout, negative_timeout; /* seconds, as libfuse has them */
 	bool writeback;                                       /* negotiated */
 	bool keep_cache;                                      /* page cache outlives opens */
@@ -98,6 +101,8 @@ int fs_file_adopt(struct fs *fs, struct node *node, int fd, struct format_file *
 void fs_file_put(struct fs *fs, struct node *node);
 /* The kernel has set the time of the inode: what was kept of it for later no longer counts. */
 void fs_file_mtime_told(struct fs *fs, struct node *node);
+/* The kernel will write no more for now: sets all times again that cached writes have moved. */
+void fs_file_restore_times(struct fs *fs);
 /* The file if it is open now, counted; NULL. */
 struct format_file *fs_file_if_open(struct fs *fs, struct node *node);
 
@@ -113,6 +118,22 @@ void fs_loop_fail(struct fs_loop *loop, int result);
 struct format_io *fs_loop_io(void);
 /* The request as the kernel sent it. */
 const struct fuse_buf *fs_loop_request(void);
+
+/* All threads that serve wipe what is left of requests; waits for it. Nothing may be in flight but what
+ * fs_lock_admit() lets pass a shut gate. */
+void fs_loop_wipe(struct fs_loop *loop);
+
+/* ---- fs_lock.c ---- */
+
+/* How a request has passed the gate. */
+struct fs_passage {
+	bool free; /* it did not have to */
+	enum gate_kind kind;
+};
+
+/* May it be answered? Then fs_lock_passed() follows; else it has been refused already. */
+bool fs_lock_admit(struct fs *fs, const struct fuse_buf *request, struct fs_passage *ret);
+void fs_lock_passed(struct fs *fs, const struct fs_passage *passage);
 
 /* ---- fs_transport.c ---- */
 

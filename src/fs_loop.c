@@ -17,6 +17,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "cleanup.h"
 #include "cpu_latency.h"
 #include "fs_impl.h"
 #include "util.h"
@@ -30,7 +31,9 @@ enum {
 	WATCHDOG_NS = 1000000,
 	WATCHDOG_IDLE_TICKS = 50,
 	LATENCY_IDLE_TICKS = 3,
+	WIPED_STACK = 65536,
 	STOP_RETRY_NS = 5000000,
+	WIPE_RETRY_NS = 200000,
 	WAKE_SIGNAL = SIGUSR1
 };
 
@@ -41,9 +44,11 @@ struct fs_loop {
 	pthread_cond_t watch; /* the watchdog */
 	pthread_cond_t ended; /* fs_loop_run() */
 	unsigned threads, started, running, parked, calls;
-	bool watching; /* the watchdog is awake */
+	unsigned unwiped; /* threads that have still to wipe */
+	bool watching;    /* the watchdog is awake */
 	int result;
 	_Atomic bool stop;
+	_Atomic unsigned wipes;    /* how often all were told to wipe */
 	_Atomic unsigned reading;  /* threads that wait for a request, or are about to */
 	_Atomic uint64_t answered; /* requests, for the watchdog to see progress */
 	_Atomic bool armed;        /* copy of `watching` that workers read without the lock */
@@ -60,6 +65,7 @@ static _Thread_local struct worker {
 	unsigned eager;   /* how often looking ahead may still fail */
 	unsigned backlog; /* requests in a row that had another one waiting behind them */
 	unsigned stream;  /* requests in a row that came soon */
+	unsigned wipes;   /* how often it has wiped */
 } worker;
 
 struct format_io *fs_loop_io(void)
@@ -78,10 +84,35 @@ const struct fuse_buf *fs_loop_request(void)
 
 static void worker_free(void)
 {
-	free(worker.request.mem);
-	free(worker.io.plain);
+	free_wiped(worker.request.mem);
+	free_wiped(worker.io.plain);
 	free(worker.io.disk);
 	memset(&worker, 0, sizeof(worker));
+}
+
+/* What calls have left behind on the stack: names, targets of links. */
+static void __attribute__((noinline)) wipe_stack(void)
+{
+	char below[WIPED_STACK];
+
+	explicit_bzero(below, sizeof(below));
+}
+
+/* Only the thread itself may: the kernel writes into its buffer at any time. */
+static void worker_wipe(struct fs_loop *loop)
+{
+	unsigned wipes = atomic_load(&loop->wipes);
+
+	if (worker.wipes == wipes)
+		return;
+	worker.wipes = wipes;
+	free_wiped(steal_ptr(&worker.request.mem));
+	if (worker.io.plain)
+		explicit_bzero(worker.io.plain, FORMAT_IO_ROOM);
+	wipe_stack();
+	pthread_mutex_lock(&loop->lock);
+	loop->unwiped--;
+	pthread_mutex_unlock(&loop->lock);
 }
 
 static bool is_waiting(struct fs_loop *loop)
@@ -118,7 +149,7 @@ static void park(struct fs_loop *loop)
 {
 	pthread_mutex_lock(&loop->lock);
 	loop->parked++;
-	while (!loop->calls && !atomic_load(&loop->stop))
+	while (!loop->calls && !atomic_load(&loop->stop) && worker.wipes == atomic_load(&loop->wipes))
 		pthread_cond_wait(&loop->wake, &loop->lock);
 	if (loop->calls)
 		loop->calls--;
@@ -227,14 +258,18 @@ static bool wants_help(bool large, bool waiting)
 static void answer(struct fs_loop *loop)
 {
 	bool large = fs_transport_is_large(&worker.request);
+	struct fs_passage passage;
 
 	if (wants_help(large, is_waiting(loop)))
 		call_worker(loop);
 	call_watchdog(loop);
 	atomic_fetch_add_explicit(&loop->fs->p.stats->requests, 1, memory_order_relaxed);
-	worker.has_request = true;
-	fuse_session_process_buf(loop->fs->session, &worker.request);
-	worker.has_request = false;
+	if (fs_lock_admit(loop->fs, &worker.request, &passage)) {
+		worker.has_request = true;
+		fuse_session_process_buf(loop->fs->session, &worker.request);
+		worker.has_request = false;
+		fs_lock_passed(loop->fs, &passage);
+	}
 	atomic_fetch_add_explicit(&loop->answered, 1, memory_order_relaxed);
 }
 
@@ -247,8 +282,10 @@ static bool is_spare(struct fs_loop *loop)
 static void *worker_run(void *arg)
 {
 	struct fs_loop *loop = arg;
+	unsigned wipes;
 
 	while (!atomic_load(&loop->stop)) {
+		worker_wipe(loop);
 		if (is_spare(loop)) {
 			park(loop);
 			continue;
@@ -256,9 +293,12 @@ static void *worker_run(void *arg)
 		if (receive(loop) > 0)
 			answer(loop);
 	}
+	worker_wipe(loop);
+	wipes = worker.wipes;
 	worker_free();
 	pthread_mutex_lock(&loop->lock);
 	loop->running--;
+	loop->unwiped -= wipes != atomic_load(&loop->wipes);
 	pthread_mutex_unlock(&loop->lock);
 	return NULL;
 }
@@ -361,6 +401,23 @@ static int start_threads(struct fs_loop *loop)
 	loop_end(loop, -r);
 	pthread_join(loop->watchdog, NULL);
 	return -r;
+}
+
+void fs_loop_wipe(struct fs_loop *loop)
+{
+	pthread_mutex_lock(&loop->lock);
+	loop->unwiped = loop->running;
+	atomic_fetch_add(&loop->wipes, 1);
+	pthread_cond_broadcast(&loop->wake);
+	while (loop->unwiped) {
+		/* With the lock: as long as one of them runs, none is joined. */
+		for (unsigned i = 0; i < loop->started; i++)
+			pthread_kill(loop->ids[i], WAKE_SIGNAL);
+		pthread_mutex_unlock(&loop->lock);
+		sleep_ns(WIPE_RETRY_NS);
+		pthread_mutex_lock(&loop->lock);
+	}
+	pthread_mutex_unlock(&loop->lock);
 }
 
 int fs_loop_run(struct fs_loop *loop)

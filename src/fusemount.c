@@ -11,6 +11,7 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -318,9 +319,35 @@ int fusemount_unmount_path(const char *target, const char *name, bool lazy)
 	return r == 127 ? -ENOENT : mountinfo_is_ours(target, name) ? -EBUSY : -EINVAL;
 }
 
+/* setns(2) would take the keeper out of its own namespace, so that only its children do this. It refuses who
+ * shares his working directory with another thread, as a sanitizer's. */
+static int enter_namespace(const struct fusemount *m)
+{
+	if (m->namespace_fd >= 0 && (unshare(CLONE_FS) < 0 || setns(m->namespace_fd, CLONE_NEWNS) < 0))
+		return -errno;
+	return 0;
+}
+
+int fusemount_open_root(const struct fusemount *m)
+{
+	struct stat st;
+	int fd, r = enter_namespace(m);
+
+	if (r < 0)
+		return r;
+	fd = open(m->target, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &st) == 0 && major(st.st_dev) == m->dev_major && minor(st.st_dev) == m->dev_minor)
+		return fd;
+	close(fd);
+	return -EINVAL;
+}
+
 int fusemount_unmount_begin(const struct fusemount *m, bool lazy, pid_t *ret_pid)
 {
 	pid_t pid = fork();
+	int r;
 
 	if (pid < 0)
 		return -errno;
@@ -328,11 +355,10 @@ int fusemount_unmount_begin(const struct fusemount *m, bool lazy, pid_t *ret_pid
 		*ret_pid = pid;
 		return 0;
 	}
-	/* Here, as setns(2) would take the keeper out of its own namespace. It refuses who shares his working
-	 * directory with another thread, as a sanitizer's. EINVAL is what says that nothing is mounted: not
-	 * to be mixed up with it. */
-	if (m->namespace_fd >= 0 && (unshare(CLONE_FS) < 0 || setns(m->namespace_fd, CLONE_NEWNS) < 0))
-		_exit(errno == EINVAL ? EPERM : errno);
+	/* EINVAL is what says that nothing is mounted: not to be mixed up with it. */
+	r = enter_namespace(m);
+	if (r < 0)
+		_exit(r == -EINVAL ? EPERM : -r);
 	_exit(-fusemount_unmount_path(m->target, m->name, lazy));
 }
 

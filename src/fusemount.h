@@ -49,6 +49,10 @@ int fusemount_unmount_begin(const struct fusemount *m, bool lazy, pid_t *ret_pid
 int fusemount_unmount_result(int wait_status);
 int fusemount_unmount(const struct fusemount *m, bool lazy);
 
+/* For a child of the caller: goes to the target's namespace and opens the mounted root, which the file system
+ * is asked for. -EINVAL: something else is there. */
+int fusemount_open_root(const struct fusemount *m);
+
 /* Raises the read-ahead of the mount: large reads are what decrypting is fast at. Best effort. After INIT was
  * answered. */
 void fusemount_read_ahead(const struct fusemount *m, unsigned kib);

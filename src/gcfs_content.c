@@ -378,7 +378,7 @@ static int value_open_text(struct gcfs_content *c, const char *text, size_t size
 int gcfs_value_decrypt(struct gcfs_content *c, const void *cipher, size_t size, uint8_t **ret_plain,
 		       size_t *ret_size)
 {
-	autofree uint8_t *out = malloc(size + 1);
+	autowiped uint8_t *out = malloc(size + 1);
 	size_t plain_size = size > gcfs_overhead(c) ? size - gcfs_overhead(c) : 0;
 	int r = 0;
 
@@ -420,7 +420,7 @@ int gcfs_symlink_encrypt(struct gcfs_content *c, const char *target, char **ret_
 int gcfs_symlink_decrypt(struct gcfs_content *c, const char *text, char **ret_target)
 {
 	size_t size = strlen(text);
-	autofree char *target = malloc(size + 1);
+	autowiped char *target = malloc(size + 1);
 	int r;
 
 	if (!target)

@@ -18,6 +18,7 @@
 
 #include "cleanup.h"
 #include "control.h"
+#include "keeper_lock.h"
 #include "log.h"
 #include "mount.h"
 #include "notify.h"
@@ -25,9 +26,13 @@
 #include "server.h"
 #include "util.h"
 
+/* For writing back what is dirty, if a lock does not say. */
+enum { LOCK_TIMEOUT_MS = 30000 };
+
 struct keeper {
 	struct mount *m;
 	struct control *control;
+	struct keeper_lock lock;
 	int signal_fd, report_fd; /* report_fd -1: in the foreground */
 	pid_t unmounting;         /* child that unmounts, 0: none */
 	bool lazy;                /* ... lazily */
@@ -46,6 +51,12 @@ struct report {
 };
 
 /* ---- ends ---- */
+
+/* Is it mounted and served, with its key or locked? */
+static bool is_up(const struct keeper *k)
+{
+	return k->m->state == MOUNT_UNLOCKED || k->m->state == MOUNT_LOCKED;
+}
 
 static void stopping(struct keeper *k)
 {
@@ -69,7 +80,7 @@ static void answer_umount(struct keeper *k, int r)
 	} else if (r < 0) {
 		error_errno(&err, r, EXIT_STATUS_FAILED, "cannot unmount \"%s\"", name);
 	}
-	control_umounted(k->control, &err);
+	control_answer(k->control, MESSAGE_UMOUNT, &err);
 }
 
 static void unmount_begin(struct keeper *k, bool lazy)
@@ -107,7 +118,7 @@ static void stop_by_signal(struct keeper *k, int signal)
 {
 	log_msg(LOG_LEVEL_INFO, "stopping \"%s\": %s", k->m->config->name, strsignal(signal));
 	/* Somebody insists, or nothing is left that could be waited for. */
-	if (k->m->state != MOUNT_UNLOCKED || (k->unmounting && k->lazy_wanted)) {
+	if (!is_up(k) || (k->unmounting && k->lazy_wanted)) {
 		k->ended = true;
 		return;
 	}
@@ -129,6 +140,7 @@ static void server_failed(struct keeper *k, int status)
 	k->exit_status = EXIT_STATUS_FAILED;
 	mount_cut(m);
 	m->state = MOUNT_FAILED;
+	keeper_lock_server(&k->lock, NULL);
 	/* The dead mount stays, so that nobody writes into the directory below it; but a service manager is
 	 * to start us again, and that takes the target. */
 	k->ended = k->report_fd < 0;
@@ -163,6 +175,8 @@ static void on_channel(struct keeper *k)
 			log_msg((enum log_level)msg.log.level, "%s", msg.log.line);
 		} else if (msg.type == SERVER_FAILED) {
 			log_error(&msg.error);
+		} else if (msg.type == SERVER_DONE) {
+			keeper_lock_server(&k->lock, &msg);
 		} else if (msg.type == SERVER_CHECKED) {
 			k->checking = false;
 		}
@@ -177,6 +191,8 @@ static void reap(struct keeper *k)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		if (pid == k->unmounting) {
 			unmount_done(k, fusemount_unmount_result(status));
+		} else if (pid == k->lock.child) {
+			k->lock.child = 0; /* what it has said is in its channel */
 		} else if (pid == k->m->server_pid) {
 			on_channel(k);
 			server_ended(k, status);
@@ -209,6 +225,7 @@ static void on_umount(void *ctx, bool lazy)
 
 	switch (k->m->state) {
 	case MOUNT_UNLOCKED:
+	case MOUNT_LOCKED:
 		unmount_begin(k, lazy);
 		break;
 	case MOUNT_FAILED:
@@ -219,6 +236,36 @@ static void on_umount(void *ctx, bool lazy)
 	default:
 		answer_umount(k, 0);
 	}
+}
+
+/* A source is read by the keeper, as who it is: naming another one is not for those whom it serves. */
+static bool may_name_key(uid_t uid)
+{
+	return uid == 0 || uid == geteuid();
+}
+
+static int on_command(void *ctx, const struct message_request *request, uid_t uid, struct error *err)
+{
+	struct keeper *k = ctx;
+
+	if (request->command == MESSAGE_LOCK)
+		return keeper_lock(&k->lock, request->timeout_ms ? request->timeout_ms : LOCK_TIMEOUT_MS,
+				   err);
+	if (*request->key && !may_name_key(uid)) {
+		error_set(err, -EPERM, EXIT_STATUS_FAILED,
+			  "cannot unlock \"%s\": only who mounted it may name another key source",
+			  k->m->config->name);
+		error_hint(err, "ckrfs unlock %s", k->m->config->name);
+		return -EPERM;
+	}
+	return keeper_unlock(&k->lock, *request->key ? request->key : NULL, err);
+}
+
+static void on_locked(void *ctx, enum message_command command, const struct error *err)
+{
+	struct keeper *k = ctx;
+
+	control_answer(k->control, command, err);
 }
 
 /* Only a pipe is passed on: writing to it can be waited for, and concerns nobody else. */
@@ -235,9 +282,16 @@ static int on_check(void *ctx, int fd, struct error *err)
 	if (k->m->config->format == CONFIG_FORMAT_PLAIN)
 		return error_set(err, -EOPNOTSUPP, EXIT_STATUS_UNSUPPORTED,
 				 "there is nothing to check in the format \"plain\"");
+	if (k->m->state == MOUNT_LOCKED) {
+		error_set(err, -ENOKEY, EXIT_STATUS_NO_KEY, "\"%s\" is locked", name);
+		error_hint(err, "ckrfs unlock %s", name);
+		return -ENOKEY;
+	}
 	if (k->m->state != MOUNT_UNLOCKED || k->m->server_channel < 0)
 		return error_set(err, -ENOTCONN, EXIT_STATUS_NO_VOLUME, "\"%s\" is not served any more",
 				 name);
+	if (k->lock.step != KEEPER_LOCK_IDLE)
+		return error_set(err, -EBUSY, EXIT_STATUS_BUSY, "\"%s\" is being locked", name);
 	if (k->checking)
 		return error_set(err, -EBUSY, EXIT_STATUS_BUSY, "\"%s\" is being checked already", name);
 	r = server_ask_check(k->m->server_channel, pipe_fd);
@@ -256,23 +310,31 @@ static void on_mounts_changed(struct keeper *k)
 {
 	if (k->m->state == MOUNT_FAILED && !fusemount_is_there(&k->m->fuse))
 		k->ended = true;
-	else if (k->m->state == MOUNT_UNLOCKED && !k->unmounting && !fusemount_is_anywhere(&k->m->fuse))
+	else if (is_up(k) && !k->unmounting && !fusemount_is_anywhere(&k->m->fuse))
 		stopping(k);
+}
+
+/* Milliseconds until deadline (0: none), or timeout if that is sooner. */
+static int sooner(int timeout, uint64_t deadline)
+{
+	uint64_t now = monotonic_ms(), left;
+
+	if (!deadline)
+		return timeout;
+	left = deadline > now ? min_u64(deadline - now, INT32_MAX) : 0;
+	return timeout < 0 || left < (uint64_t)timeout ? (int)left : timeout;
 }
 
 static int loop_timeout(const struct keeper *k)
 {
-	int timeout = control_timeout(k->control);
-	uint64_t now = monotonic_ms(), left;
+	int timeout = sooner(control_timeout(k->control), k->lock.patience);
 
-	if (k->m->state != MOUNT_STOPPING || !k->deadline)
-		return timeout;
-	left = k->deadline > now ? min_u64(k->deadline - now, INT32_MAX) : 0;
-	return timeout < 0 || left < (uint64_t)timeout ? (int)left : timeout;
+	return k->m->state == MOUNT_STOPPING ? sooner(timeout, k->deadline) : timeout;
 }
 
 static void on_time(struct keeper *k)
 {
+	keeper_lock_timeout(&k->lock);
 	if (k->m->state != MOUNT_STOPPING || !k->deadline || monotonic_ms() < k->deadline)
 		return;
 	log_msg(LOG_LEVEL_WARNING,
@@ -281,7 +343,7 @@ static void on_time(struct keeper *k)
 	k->ended = true;
 }
 
-enum { POLL_SIGNAL, POLL_CHANNEL, POLL_MOUNTS, POLL_CONTROL };
+enum { POLL_SIGNAL, POLL_CHANNEL, POLL_MOUNTS, POLL_LOCK, POLL_CONTROL };
 
 static void loop(struct keeper *k)
 {
@@ -294,6 +356,7 @@ static void loop(struct keeper *k)
 		fds[POLL_SIGNAL] = (struct pollfd){.fd = k->signal_fd, .events = POLLIN};
 		fds[POLL_CHANNEL] = (struct pollfd){.fd = k->m->server_channel, .events = POLLIN};
 		fds[POLL_MOUNTS] = (struct pollfd){.fd = k->m->fuse.mountinfo_fd, .events = POLLPRI};
+		fds[POLL_LOCK] = (struct pollfd){.fd = k->lock.child_fd, .events = POLLIN};
 		n = control_poll(k->control, fds + POLL_CONTROL);
 		if (poll(fds, POLL_CONTROL + n, loop_timeout(k)) < 0 && errno != EINTR)
 			break;
@@ -303,6 +366,8 @@ static void loop(struct keeper *k)
 			on_signal(k);
 		if (fds[POLL_MOUNTS].revents)
 			on_mounts_changed(k);
+		if (fds[POLL_LOCK].revents && fds[POLL_LOCK].fd == k->lock.child_fd)
+			keeper_lock_event(&k->lock);
 		control_serve(k->control, fds + POLL_CONTROL, n);
 		on_time(k);
 	}
@@ -373,10 +438,14 @@ static void close_inherited(void)
 static int open_keeper(struct keeper *k, struct error *err)
 {
 	static const struct control_handler handler = {
-		.status = on_status, .umount = on_umount, .check = on_check};
+		.status = on_status, .umount = on_umount, .check = on_check, .command = on_command};
 	struct mount *m = k->m;
 	int r = open_signals(k, err);
 
+	k->lock = KEEPER_LOCK_NONE;
+	k->lock.m = m;
+	k->lock.done = on_locked;
+	k->lock.ctx = k;
 	close_inherited();
 	if (r == 0)
 		r = control_open(m->claim.dir_fd, m->owner, &handler, k, &k->control, err);
@@ -426,6 +495,7 @@ static void run(struct keeper *k)
 	loop(k);
 	if (k->m->state != MOUNT_STOPPING)
 		notify_send("STOPPING=1");
+	keeper_lock_stop(&k->lock);
 	mount_stop(k->m);
 	control_close(k->control);
 	close(k->signal_fd);

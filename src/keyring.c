@@ -108,6 +108,22 @@ int keyring_open(struct keyring *ring, int32_t manager, bool manager_first, stru
 	return 0;
 }
 
+int keyring_clear(const struct keyring *ring)
+{
+	int r;
+
+	/* By its serial alone the manager's could not be linked again. */
+	if (ring->manager && keyctl_link(ring->manager, KEY_SPEC_THREAD_KEYRING) < 0)
+		return -errno;
+	r = keyctl_clear(ring->mount) < 0 ? -errno : 0;
+	if (ring->manager) {
+		if (keyctl_link(ring->manager, ring->mount) < 0)
+			r = -errno;
+		keyctl_unlink(ring->manager, KEY_SPEC_THREAD_KEYRING);
+	}
+	return r;
+}
+
 void keyring_close(struct keyring *ring)
 {
 	if (!ring->mount)

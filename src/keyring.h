@@ -28,6 +28,9 @@ enum { KEYRING_INHERIT = -1 };
  */
 int keyring_open(struct keyring *ring, int32_t manager, bool manager_first, struct error *err);
 
+/* Removes all keys from the mount's ring; the manager's ring stays linked. */
+int keyring_clear(const struct keyring *ring);
+
 /* Clears and revokes the mount's ring (not the manager's). */
 void keyring_close(struct keyring *ring);
 

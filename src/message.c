@@ -194,9 +194,8 @@ static int check_version(struct json_object *o, struct error *err)
 }
 
 static const char *const commands[] = {
-	[MESSAGE_STATUS] = "status",
-	[MESSAGE_UMOUNT] = "umount",
-	[MESSAGE_CHECK] = "check",
+	[MESSAGE_STATUS] = "status", [MESSAGE_UMOUNT] = "umount", [MESSAGE_LOCK] = "lock",
+	[MESSAGE_UNLOCK] = "unlock", [MESSAGE_CHECK] = "check",
 };
 
 static int parse_command(struct json_object *o, enum message_command *ret, struct error *err)
@@ -215,25 +214,48 @@ static int parse_command(struct json_object *o, enum message_command *ret, struc
 			 json_object_get_string(command));
 }
 
+static int parse_options(struct json_object *o, struct message_request *ret, struct error *err)
+{
+	struct json_object *lazy, *timeout, *key;
+
+	if (json_object_object_get_ex(o, "lazy", &lazy)) {
+		if (!json_object_is_type(lazy, json_type_boolean))
+			return error_set(err, -EBADMSG, EXIT_STATUS_FAILED,
+					 "the member \"lazy\" is not a boolean");
+		ret->lazy = json_object_get_boolean(lazy);
+	}
+	if (json_object_object_get_ex(o, "timeout_ms", &timeout)) {
+		int64_t ms = json_object_get_int64(timeout);
+
+		if (!json_object_is_type(timeout, json_type_int) || ms < 0 || ms > INT32_MAX)
+			return error_set(err, -EBADMSG, EXIT_STATUS_FAILED,
+					 "the member \"timeout_ms\" is not a number of milliseconds");
+		ret->timeout_ms = (uint64_t)ms;
+	}
+	if (json_object_object_get_ex(o, "key", &key)) {
+		if (!json_object_is_type(key, json_type_string) ||
+		    strlen(json_object_get_string(key)) >= sizeof(ret->key))
+			return error_set(err, -EBADMSG, EXIT_STATUS_FAILED,
+					 "the member \"key\" is not a key source");
+		strcpy(ret->key, json_object_get_string(key));
+	}
+	return 0;
+}
+
 int message_request_parse(const char *buf, size_t size, struct message_request *ret, struct error *err)
 {
 	autojson struct json_object *o = NULL;
 	struct message_request request = {0};
-	struct json_object *lazy;
 	int r = parse_object(buf, size, &o, err);
 
 	if (r == 0)
 		r = check_version(o, err);
 	if (r == 0)
 		r = parse_command(o, &request.command, err);
+	if (r == 0)
+		r = parse_options(o, &request, err);
 	if (r < 0)
 		return r;
-	if (json_object_object_get_ex(o, "lazy", &lazy)) {
-		if (!json_object_is_type(lazy, json_type_boolean))
-			return error_set(err, -EBADMSG, EXIT_STATUS_FAILED,
-					 "the member \"lazy\" is not a boolean");
-		request.lazy = json_object_get_boolean(lazy);
-	}
 	*ret = request;
 	return 0;
 }
@@ -322,7 +344,12 @@ int message_request_format(const struct message_request *request, char **ret_tex
 
 	if (o) {
 		json_object_object_add(o, "command", json_object_new_string(commands[request->command]));
-		json_object_object_add(o, "lazy", json_object_new_boolean(request->lazy));
+		if (request->command == MESSAGE_UMOUNT)
+			json_object_object_add(o, "lazy", json_object_new_boolean(request->lazy));
+		if (request->timeout_ms)
+			json_object_object_add(o, "timeout_ms", json_object_new_uint64(request->timeout_ms));
+		if (*request->key)
+			json_object_object_add(o, "key", json_object_new_string(request->key));
 	}
 	return to_text(o, JSON_C_TO_STRING_PLAIN, ret_text);
 }

@@ -13,11 +13,13 @@
 
 enum { MESSAGE_MAX = 65536, MESSAGE_VERSION = 1 };
 
-enum message_command { MESSAGE_STATUS, MESSAGE_UMOUNT, MESSAGE_CHECK };
+enum message_command { MESSAGE_STATUS, MESSAGE_UMOUNT, MESSAGE_LOCK, MESSAGE_UNLOCK, MESSAGE_CHECK };
 
 struct message_request {
 	enum message_command command;
-	bool lazy; /* umount: also when busy */
+	bool lazy;           /* umount: also when busy */
+	uint64_t timeout_ms; /* lock: for writing back what is dirty; 0: the default */
+	char key[4096];      /* unlock: a key source instead of those configured; "": those */
 };
 
 /* What there is to know of a mount. */
@@ -27,7 +29,7 @@ struct message_status {
 	char secret_memory[16];
 	char passthrough[64];  /* "active", "off", or why not */
 	char protections[256]; /* words with a blank between them */
-	int64_t since;         /* seconds since 1970; 0: never unlocked */
+	int64_t since;         /* seconds since 1970 when it got into its state; 0: never unlocked */
 	int64_t keyring;       /* serial of the mount's keyring, 0: none */
 	uint64_t requests, read_bytes, written_bytes, errors, damages;
 	int64_t owner, keeper_pid, server_pid; /* pids 0: none */

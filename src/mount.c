@@ -199,6 +199,49 @@ static int unlock(struct mount *m, void (*stage)(void *ctx, const char *what), v
 	return format_unlock(m->format, &m->key, err);
 }
 
+/* The only one instead of those configured. */
+static int replace_sources(struct mount *m, const char *spec, struct error *err)
+{
+	struct keysource *source;
+	int r = keysource_parse(spec, &source, err);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < m->config->n_keys; i++)
+		keysource_free(steal_ptr(&m->keysources[i]));
+	m->keysources[0] = source; /* there is room for the NULL behind the last */
+	m->config->n_keys = 1;
+	return 0;
+}
+
+static void no_stage(void *ctx, const char *what) {}
+
+int mount_read_key_again(struct mount *m, const char *spec, struct error *err)
+{
+	struct format_params format = {
+		.kind = m->config->format,
+		.scrypt_memory = m->config->scrypt_memory,
+		.root_fd = lower_root(m->lower),
+	};
+	int r = spec ? replace_sources(m, spec, err) : 0;
+
+	if (r == 0)
+		r = format_open(&format, &m->format, err);
+	if (r == 0)
+		r = unlock(m, no_stage, NULL, err);
+	if (r == 0)
+		format_hand_over(m->format, m->key_room);
+	format_free(steal_ptr(&m->format));
+	return r;
+}
+
+static int make_key_room(struct mount *m, struct error *err)
+{
+	int r = secret_new(FORMAT_KEY_SIZE, &m->key_room);
+
+	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "cannot get memory for a key") : 0;
+}
+
 static int make_stats(struct mount *m, struct error *err)
 {
 	void *p = mmap(NULL, sizeof(*m->stats), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -366,6 +409,8 @@ static int start_steps(struct mount *m, void (*stage)(void *ctx, const char *wha
 	if (r == 0)
 		r = make_stats(m, err);
 	if (r == 0)
+		r = make_key_room(m, err);
+	if (r == 0)
 		r = mount_target(m, err);
 	if (r < 0)
 		return r;
@@ -413,6 +458,7 @@ void mount_stop(struct mount *m)
 	if (m->stats)
 		munmap(m->stats, sizeof(*m->stats));
 	m->stats = NULL;
+	secret_free(steal_ptr(&m->key_room));
 	format_free(steal_ptr(&m->format));
 	key_wipe(&m->key);
 	lower_close(steal_ptr(&m->lower));
@@ -438,10 +484,8 @@ void mount_free(struct mount *m)
 static const char *state_word(enum mount_state state)
 {
 	static const char *const words[] = {
-		[MOUNT_STARTING] = "starting",
-		[MOUNT_UNLOCKED] = "unlocked",
-		[MOUNT_STOPPING] = "stopping",
-		[MOUNT_FAILED] = "failed",
+		[MOUNT_STARTING] = "starting", [MOUNT_UNLOCKED] = "unlocked", [MOUNT_LOCKED] = "locked",
+		[MOUNT_STOPPING] = "stopping", [MOUNT_FAILED] = "failed",
 	};
 
 	return words[state];

@@ -25,6 +25,7 @@
 enum mount_state {
 	MOUNT_STARTING,
 	MOUNT_UNLOCKED, /* serving */
+	MOUNT_LOCKED,   /* without a key: callers get ENOKEY until `ckrfs unlock` */
 	MOUNT_STOPPING, /* unmounted, what is still open is served */
 	MOUNT_FAILED,   /* the server died: callers get ENOTCONN until `ckrfs umount` */
 };
@@ -38,7 +39,8 @@ struct mount {
 	struct keysource **keysources; /* owned, config->n_keys of them */
 	struct key key;                /* bytes NULL once the format has them; key.source stays for status */
 	struct lower *lower;
-	struct format *format; /* NULL in the keeper once the server has started */
+	struct format *format;   /* NULL in the keeper once the server has started */
+	struct secret *key_room; /* shared with the server: a key on its way to it, else zeros */
 	char key_identifier[64];
 	struct fs_stats *stats; /* shared memory */
 	struct fusemount
@@ -73,6 +75,13 @@ int mount_get_other_key(struct mount *m, const char *spec, struct key *ret_key, 
  */
 int mount_open_volume(struct mount *m, bool change, void (*stage)(void *ctx, const char *what), void *ctx,
 		      bool *ret_live, struct error *err);
+
+/*
+ * Reads the key again, from spec or (NULL) the configured sources, checks that it opens the volume, and
+ * leaves it in m->key_room; m->key.source says where it came from. May block: called in a child of the
+ * keeper.
+ */
+int mount_read_key_again(struct mount *m, const char *spec, struct error *err);
 
 /* No request is answered any more: those that wait fail with ENOTCONN. The server is killed if it still
  * lives; the mount itself stays. */

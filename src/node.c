@@ -266,6 +266,37 @@ uint32_t node_table_count(struct node_table *t)
 	return count;
 }
 
+size_t node_ids(struct node_table *t, uint32_t *at, uint64_t *ret_ids, size_t max)
+{
+	size_t n;
+
+	node_lock(t);
+	n = slots_ids(&t->slots, at, ret_ids, max);
+	for (size_t i = 0; i < n; i++)
+		if (ret_ids[i] == t->root->id)
+			ret_ids[i] = NODE_ROOT_ID;
+	node_unlock(t);
+	return n;
+}
+
+static void look_for_passing(void *ctx, void *item)
+{
+	const struct node *n = item;
+	bool *found = ctx;
+
+	*found |= S_ISREG(n->type) && n->private.opens && n->private.io_passes;
+}
+
+bool node_any_passes(struct node_table *t)
+{
+	bool found = false;
+
+	node_lock(t);
+	slots_each(&t->slots, look_for_passing, &found);
+	node_unlock(t);
+	return found;
+}
+
 void node_lock(struct node_table *t)
 {
 	pthread_mutex_lock(&t->lock);

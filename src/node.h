@@ -86,6 +86,11 @@ void node_fd_done(const struct node_fd *fd);
 /* Opens the node anew with flags: the fd, which belongs to the caller. -ESTALE when it is gone. */
 int node_open(struct node_table *t, struct node *n, int flags);
 
+/* The ids that the kernel may know, as slots_ids() gives them; short, so that others can go on between. */
+size_t node_ids(struct node_table *t, uint32_t *at, uint64_t *ret_ids, size_t max);
+/* Is a file open by kernel passthrough? */
+bool node_any_passes(struct node_table *t);
+
 /* The table's lock, for what a format keeps in private: short, no system call. */
 void node_lock(struct node_table *t);
 void node_unlock(struct node_table *t);

@@ -29,12 +29,22 @@ struct server {
 	int channel;
 	int latency_fd; /* -1: none */
 	unsigned protections;
+	struct fs *fs; /* while it serves */
+	struct server_check *check;
+	pthread_t commander;  /* takes the keeper's commands */
 	pthread_mutex_t lock; /* guards the members below */
 	size_t n_damages;
 	uint64_t damages[DAMAGES_REMEMBERED];
 };
 
 /* ---- what the keeper is told ---- */
+
+/* What comes from the server is not believed to end. */
+static void error_end(struct error *err)
+{
+	err->text[sizeof(err->text) - 1] = '\0';
+	err->hint[sizeof(err->hint) - 1] = '\0';
+}
 
 int server_receive(int channel, bool wait, struct server_message *ret)
 {
@@ -47,11 +57,20 @@ int server_receive(int channel, bool wait, struct server_message *ret)
 		return -errno;
 	if (n > 0 && (size_t)n < sizeof(*ret))
 		return -EBADMSG;
-	ret->error.text[sizeof(ret->error.text) - 1] = '\0';
-	ret->error.hint[sizeof(ret->error.hint) - 1] = '\0';
-	if (ret->type == SERVER_LOG)
+	if (ret->type == SERVER_FAILED)
+		error_end(&ret->error);
+	else if (ret->type == SERVER_LOG)
 		ret->log.line[sizeof(ret->log.line) - 1] = '\0';
+	else if (ret->type == SERVER_DONE)
+		error_end(&ret->done.error);
 	return (int)n;
+}
+
+int server_send(int channel, const struct server_command *command)
+{
+	if (channel < 0)
+		return -EPIPE;
+	return send(channel, command, sizeof(*command), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
 }
 
 static void send_message(int channel, const struct server_message *msg, int flags)
@@ -73,11 +92,12 @@ static void send_line(void *ctx, enum log_level level, const char *line)
 
 int server_ask_check(int channel, int fd)
 {
+	struct server_command command = {.type = SERVER_CHECK};
 	union {
 		struct cmsghdr head;
 		char room[CMSG_SPACE(sizeof(int))];
 	} control = {.room = {0}};
-	struct iovec iov = {&(char){0}, 1};
+	struct iovec iov = {&command, sizeof(command)};
 	struct msghdr msg = {.msg_iov = &iov,
 			     .msg_iovlen = 1,
 			     .msg_control = control.room,
@@ -250,6 +270,97 @@ static unsigned thread_count(const struct config *cfg)
 	return (unsigned)min_u64(THREADS_MAX, max_u64(THREADS_MIN, cpus > 0 ? (uint64_t)cpus : 1));
 }
 
+/* ---- the keeper's commands ---- */
+
+static int unlock(struct server *s, uint64_t *ret_late, struct error *err)
+{
+	struct secret *room = s->mount->key_room;
+	int r = fs_unlock(s->fs, room, ret_late, err);
+
+	explicit_bzero(secret_data(room), secret_size(room));
+	return r;
+}
+
+static void command_do(struct server *s, const struct server_command *command)
+{
+	struct server_message msg = {.type = SERVER_DONE};
+	struct fs_lock_report report = {0};
+
+	msg.done.command = command->type;
+	switch (command->type) {
+	case SERVER_LOCK_BEGIN:
+		server_check_cancel(s->check); /* it uses the key */
+		fs_lock_begin(s->fs, command->timeout_ms, &msg.done.error);
+		break;
+	case SERVER_LOCK_FINISH:
+		fs_lock_finish(s->fs, command->timeout_ms, &report, &msg.done.error);
+		msg.done.unflushed = report.unflushed;
+		msg.done.timed_out = report.timed_out;
+		break;
+	case SERVER_UNLOCK:
+		unlock(s, &msg.done.unflushed, &msg.done.error);
+		break;
+	case SERVER_CHECK:
+		return;
+	}
+	send_message(s->channel, &msg, 0);
+}
+
+/* The size of the command; 0: there will be none any more. *ret_fd: what came along, or -1. */
+static size_t command_receive(int channel, struct server_command *ret, int *ret_fd)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec iov = {ret, sizeof(*ret)};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control.room,
+			     .msg_controllen = sizeof(control.room)};
+	struct cmsghdr *cm;
+	ssize_t n;
+
+	do
+		n = recvmsg(channel, &msg, MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	cm = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
+	*ret_fd = -1;
+	if (cm && cm->cmsg_type == SCM_RIGHTS && cm->cmsg_len == CMSG_LEN(sizeof(int)))
+		memcpy(ret_fd, CMSG_DATA(cm), sizeof(int));
+	return n > 0 ? (size_t)n : 0;
+}
+
+/* A thread of its own, as these wait for requests to be served. Ends with the channel. */
+static void *commander_run(void *arg)
+{
+	struct server *s = arg;
+	struct server_command command;
+	size_t n;
+	int fd;
+
+	while ((n = command_receive(s->channel, &command, &fd)) > 0) {
+		if (n == sizeof(command) && command.type != SERVER_CHECK)
+			command_do(s, &command);
+		else if (n == sizeof(command) && fd >= 0)
+			server_check_begin(s->check, steal_fd(&fd));
+		cleanup_close(&fd);
+	}
+	return NULL;
+}
+
+static int serve_commanded(struct server *s)
+{
+	int r = pthread_create(&s->commander, NULL, commander_run, s);
+
+	if (r)
+		return -r;
+	r = fs_serve(s->fs);
+	shutdown(s->channel, SHUT_RD);
+	pthread_join(s->commander, NULL);
+	return r;
+}
+
 static const char *const passthrough_words[] = {
 	[FS_PASSTHROUGH_OFF] = "off",
 	[FS_PASSTHROUGH_ACTIVE] = "active",
@@ -299,26 +410,23 @@ static int serve(struct server *s, struct error *err)
 	struct server_check_params check_params = {
 		.format = m->format,
 		.root_fd = lower_root(m->lower),
-		.channel = s->channel,
 		.ended = send_checked,
 		.ctx = s,
 	};
-	struct server_check *check = NULL;
-	struct fs *fs;
 	int r = format_start(m->format, damage_found, s, err);
 
 	if (r == 0)
-		r = fs_new(&params, &fs, err);
+		r = fs_new(&params, &s->fs, err);
 	if (r < 0)
 		return r;
-	r = server_check_start(&check_params, &check, err);
+	r = server_check_start(&check_params, &s->check, err);
 	if (r < 0) {
-		fs_free(fs);
+		fs_free(s->fs);
 		return r;
 	}
-	r = fs_serve(fs);
-	server_check_stop(check);
-	fs_free(fs);
+	r = serve_commanded(s);
+	server_check_stop(s->check);
+	fs_free(s->fs);
 	if (r == -EOPNOTSUPP && cfg->passthrough == CONFIG_YES)
 		return no_passthrough(m, err);
 	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "the FUSE device failed") : 0;

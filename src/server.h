@@ -9,7 +9,20 @@
 
 #include "mount.h"
 
-enum server_message_type { SERVER_READY, SERVER_FAILED, SERVER_LOG, SERVER_CHECKED };
+enum server_message_type { SERVER_READY, SERVER_FAILED, SERVER_LOG, SERVER_DONE, SERVER_CHECKED };
+
+/* What the keeper asks the server to do: one packet each, one at a time, answered by SERVER_DONE; but a
+ * check, which goes on beside, by SERVER_CHECKED when it has ended. */
+enum server_command_type {
+	SERVER_LOCK_BEGIN,  /* fs_lock_begin() */
+	SERVER_LOCK_FINISH, /* fs_lock_finish() */
+	SERVER_UNLOCK,      /* fs_unlock() with the key in m->key_room, which is wiped */
+	SERVER_CHECK,       /* the pipe comes along */
+};
+struct server_command {
+	enum server_command_type type;
+	uint64_t timeout_ms;
+};
 
 /* What the server tells its keeper: one packet each. */
 struct server_message {
@@ -21,6 +34,12 @@ struct server_message {
 			int level; /* enum log_level */
 			char line[1008];
 		} log;
+		struct {
+			enum server_command_type command;
+			struct error error; /* code 0: done */
+			uint64_t unflushed; /* cached writes that came to nothing */
+			bool timed_out;     /* ... and there are more */
+		} done;
 	};
 };
 
@@ -32,6 +51,9 @@ const char *server_passthrough(const struct fs_stats *stats);
 /* Asks it for a check that tells its findings through the pipe fd (borrowed); SERVER_CHECKED says that it has
  * ended. server_check.h has the other side. */
 int server_ask_check(int channel, int fd);
+
+/* -EPIPE: it is gone. Never waits. */
+int server_send(int channel, const struct server_command *command);
 
 /* Takes one message: its size, 0 when the server is gone, -EAGAIN when wait is false and there is none,
  * -EBADMSG. */

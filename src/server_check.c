@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Two threads: one listens to the keeper, tells how far the check is, and sees when nobody reads any more;
+/* Two threads: one takes what is asked for, tells how far the check is, and sees when nobody reads any more;
  * the other one checks. */
 #include "server_check.h"
 
@@ -8,12 +8,12 @@
 #include <linux/ioprio.h>
 #include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -28,13 +28,18 @@ enum {
 	TELL_MS = 1000,
 	NICE = 19,
 	IO_CLASS_BEST_EFFORT = 2,
-	IO_LEVEL_LOWEST = 7
+	IO_LEVEL_LOWEST = 7,
+	ASK_NOTHING = -1,
+	ASK_CANCEL = -2,
+	ASK_END = -3
 };
 
 struct server_check {
 	struct server_check_params params;
 	pthread_t listener, checker;
 	_Atomic bool stop;
+	int asked[2];    /* a pipe of ints: what to begin with, or ASK_CANCEL, ASK_END */
+	sem_t cancelled; /* ASK_CANCEL was done */
 	/* the check under way; the listener's, but for what is marked */
 	bool running;
 	_Atomic bool done; /* set by the checker as its last thing */
@@ -185,38 +190,34 @@ static void begin(struct server_check *s, int fd)
 
 /* ---- the listener ---- */
 
-/* A request: the fd in it; -EAGAIN: none; -ECONNRESET: there will be none any more. */
-static int receive(int channel)
+static int receive(struct server_check *s)
 {
-	union {
-		struct cmsghdr head;
-		char room[CMSG_SPACE(sizeof(int))];
-	} control;
-	char byte;
-	struct iovec iov = {&byte, 1};
-	struct msghdr msg = {.msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control.room,
-			     .msg_controllen = sizeof(control.room)};
-	ssize_t n = recvmsg(channel, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-	struct cmsghdr *cm = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
-	int fd;
+	int what;
 
-	if (n <= 0)
-		return n < 0 && (errno == EAGAIN || errno == EINTR) ? -EAGAIN : -ECONNRESET;
-	if (!cm || cm->cmsg_type != SCM_RIGHTS || cm->cmsg_len != CMSG_LEN(sizeof(int)))
-		return -EAGAIN;
-	memcpy(&fd, CMSG_DATA(cm), sizeof(fd));
-	return fd;
+	return read(s->asked[0], &what, sizeof(what)) == (ssize_t)sizeof(what) ? what : ASK_NOTHING;
+}
+
+/* Less than PIPE_BUF bytes go whole. */
+static void ask(struct server_check *s, int what)
+{
+	while (write(s->asked[1], &what, sizeof(what)) < 0 && errno == EINTR)
+		;
+}
+
+static void cancel(struct server_check *s)
+{
+	if (s->running)
+		check_stop(s->check);
+	finish(s);
 }
 
 static void *listen_to_keeper(void *arg)
 {
 	struct server_check *s = arg;
-	int fd = -EAGAIN;
+	int what = ASK_NOTHING;
 
-	while (!atomic_load(&s->stop) && fd != -ECONNRESET) {
-		struct pollfd fds[2] = {{.fd = s->params.channel, .events = POLLIN},
+	while (what != ASK_END) {
+		struct pollfd fds[2] = {{.fd = s->asked[0], .events = POLLIN},
 					{.fd = s->running ? s->pipe_fd : -1}};
 
 		poll(fds, 2, s->running ? POLL_MS : -1);
@@ -226,14 +227,37 @@ static void *listen_to_keeper(void *arg)
 			tell_progress(s);
 		if (atomic_load(&s->done))
 			finish(s);
-		fd = fds[0].revents ? receive(s->params.channel) : -EAGAIN;
-		if (fd >= 0)
-			begin(s, fd);
+		what = fds[0].revents ? receive(s) : ASK_NOTHING;
+		if (what >= 0)
+			begin(s, what);
+		if (what == ASK_CANCEL) {
+			cancel(s);
+			sem_post(&s->cancelled);
+		}
 	}
-	if (s->running)
-		check_stop(s->check);
-	finish(s);
+	cancel(s);
 	return NULL;
+}
+
+void server_check_begin(struct server_check *s, int fd)
+{
+	ask(s, fd);
+}
+
+void server_check_cancel(struct server_check *s)
+{
+	ask(s, ASK_CANCEL);
+	while (sem_wait(&s->cancelled) < 0 && errno == EINTR)
+		;
+}
+
+static void server_check_free(struct server_check *s)
+{
+	cleanup_close(&s->asked[0]);
+	cleanup_close(&s->asked[1]);
+	sem_destroy(&s->cancelled);
+	pthread_mutex_destroy(&s->write_lock);
+	free(s);
 }
 
 int server_check_start(const struct server_check_params *params, struct server_check **ret, struct error *err)
@@ -245,15 +269,21 @@ int server_check_start(const struct server_check_params *params, struct server_c
 	if (!s)
 		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "cannot start the server");
 	s->params = *params;
-	s->pipe_fd = -1;
+	s->pipe_fd = s->asked[0] = s->asked[1] = -1;
 	pthread_mutex_init(&s->write_lock, NULL);
+	sem_init(&s->cancelled, 0, 0);
+	r = pipe2(s->asked, O_CLOEXEC) < 0 ? -errno : 0;
+	if (r < 0) {
+		server_check_free(s);
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot start the server");
+	}
 	/* A reader that has gone is an error of write(2), and no signal. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	r = pthread_create(&s->listener, NULL, listen_to_keeper, s);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (r != 0) {
-		free(s);
+		server_check_free(s);
 		return error_errno(err, -r, EXIT_STATUS_FAILED, "cannot start the server");
 	}
 	*ret = s;
@@ -265,8 +295,7 @@ void server_check_stop(struct server_check *s)
 	if (!s)
 		return;
 	atomic_store(&s->stop, true);
-	shutdown(s->params.channel, SHUT_RD);
+	ask(s, ASK_END);
 	pthread_join(s->listener, NULL);
-	pthread_mutex_destroy(&s->write_lock);
-	free(s);
+	server_check_free(s);
 }

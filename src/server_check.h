@@ -16,17 +16,21 @@ struct server_check;
 struct server_check_params {
 	struct format *format; /* borrowed */
 	int root_fd;
-	int channel; /* to the keeper; only read here, and told of the end of each check by ended() */
-	void (*ended)(void *ctx);
+	void (*ended)(void *ctx); /* told of the end of each check */
 	void *ctx;
 };
 
-/* Starts a thread that waits for requests. */
+/* Starts a thread that waits for server_check_begin(). */
 int server_check_start(const struct server_check_params *params, struct server_check **ret,
 		       struct error *err);
 
-/* Ends it, and a check that is under way, at once. NULL is fine. Nothing can be received from the keeper any
- * more. */
+/* Begins a check that writes into the pipe fd, which it takes; ended() is told also when it cannot. */
+void server_check_begin(struct server_check *s, int fd);
+
+/* Ends a check that is under way or was asked for, at once, and waits for that. */
+void server_check_cancel(struct server_check *s);
+
+/* Ends it, and a check that is under way, at once. NULL is fine. */
 void server_check_stop(struct server_check *s);
 
 #endif

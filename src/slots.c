@@ -100,6 +100,19 @@ void slots_each(const struct slots *s, void (*fn)(void *ctx, void *item), void *
 				fn(ctx, s->chunks[c][i].item);
 }
 
+size_t slots_ids(const struct slots *s, uint32_t *at, uint64_t *ret_ids, size_t max)
+{
+	size_t n = 0;
+
+	for (; n < max && *at / SLOTS_CHUNK < s->n_chunks; (*at)++) {
+		const struct slot *slot = slot_at(s, *at);
+
+		if (slot->item)
+			ret_ids[n++] = (uint64_t)slot->generation << 32 | *at;
+	}
+	return n;
+}
+
 void slots_free(struct slots *s)
 {
 	for (uint32_t c = 0; c < s->n_chunks; c++)

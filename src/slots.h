@@ -37,6 +37,10 @@ void *slots_remove(struct slots *s, uint64_t id);
 /* Calls fn for each item. */
 void slots_each(const struct slots *s, void (*fn)(void *ctx, void *item), void *ctx);
 
+/* Ids in use from the place *at on (0: the first), at most max: how many, 0 at the end. *at moves on. Ids
+ * added or removed between two calls may be among them or not; all others are given once. */
+size_t slots_ids(const struct slots *s, uint32_t *at, uint64_t *ret_ids, size_t max);
+
 /* Frees the table, not the items. */
 void slots_free(struct slots *s);
 

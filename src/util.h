@@ -68,4 +68,12 @@ void hex_encode(const void *src, size_t n, char *dst);
 /* Milliseconds of CLOCK_MONOTONIC. */
 uint64_t monotonic_ms(void);
 
+/* free(3) for plaintext: nothing of it stays behind in the heap. */
+void free_wiped(void *p);
+static inline void cleanup_free_wiped(void *p)
+{
+	free_wiped(*(void **)p);
+}
+#define autowiped __attribute__((cleanup(cleanup_free_wiped)))
+
 #endif

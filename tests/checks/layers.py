@@ -17,7 +17,7 @@ GENERATED = {"version.h", "seccomp_filter.h"}
 
 # What the C library and the kernel give; everything else in <> is a library and must be in the table.
 SYSTEM = re.compile(r"^(assert|ctype|dirent|dlfcn|endian|err|errno|fcntl|fnmatch|getopt|glob|grp|inttypes|libgen|limits|malloc|"
-                    r"mntent|netdb|poll|pthread|pwd|sched|search|signal|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|"
+                    r"mntent|netdb|poll|pthread|pwd|sched|search|semaphore|signal|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|"
                     r"stdio|stdlib|stdnoreturn|string|strings|syslog|termios|threads|time|unistd|"
                     r"(sys|linux|arpa|netinet|asm)/[a-z0-9_/-]+)\.h$")
 INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]')

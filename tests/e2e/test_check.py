@@ -904,3 +904,20 @@ def test_online_mistakes(ck):
         assert len(os.listdir(f"/proc/{keeper}/fd")) == before
     with ck.mounted("plain"):
         assert "nothing to check" in ck.run("check", "--online", "plain", status=15).stderr
+
+
+def test_online_check_is_ended_by_a_lock(ck, template):
+    """It uses the key. A locked volume is not checked, an unlocked one is again."""
+    v = Volume(ck, *template)
+    many_damages(v)
+    ck.configure("volume web", source=v.root, key=v.key)
+    with ck.mounted():
+        answer, r = ask_with_pipe(ck)
+        assert answer["ok"] and os.read(r, 1)
+        ck.run("lock", "web", status=DONE)
+        ck.wait_for_log("check stopped")
+        os.close(r)
+        done = ck.run("check", "--online", "web", status=13)
+        assert done.stderr == 'ckrfs: cannot check "web": "web" is locked\n  try: ckrfs unlock web\n'
+        ck.run("unlock", "web", status=DONE)
+        assert len(online(ck, status=DAMAGED)["findings"]) == 700

@@ -662,6 +662,62 @@ static void wrong_master_key_is_refused(void **state)
 	format_free(other);
 }
 
+/* The room with what a format of its own, unlocked with that key, hands over. */
+static struct secret *hand_over(int seed)
+{
+	struct format_params params = {
+		.kind = CONFIG_FORMAT_GOCRYPTFS, .root_fd = dir.fd, .scrypt_memory = 1 << 28};
+	struct error err = ERROR_NONE;
+	struct secret *room;
+	struct format *other;
+	struct key key = raw_key(seed);
+
+	assert_int_equal(secret_new(FORMAT_KEY_SIZE, &room), 0);
+	assert_int_equal(format_open(&params, &other, &err), 0);
+	assert_int_equal(format_unlock(other, &key, &err), 0);
+	format_hand_over(other, room);
+	format_free(other);
+	return room;
+}
+
+/* Files that are open stay open; a key that is not the volume's leaves it locked. */
+static void locked_and_started_again(void **state)
+{
+	struct format_file *file = create("something");
+	struct secret *room = hand_over(7);
+	struct error err = ERROR_NONE;
+	const uint8_t *data;
+
+	assert_int_equal(format_write(format, file, &io, "here", 4, 0), 4);
+	for (int i = 0; i < 2; i++) {
+		format_lock(format);
+		secret_data(room)[0] ^= 1;
+		assert_int_equal(format_restart(format, room, &err), -EKEYREJECTED);
+		assert_int_equal(err.status, EXIT_STATUS_WRONG_KEY);
+		secret_data(room)[0] ^= 1;
+		assert_int_equal(format_restart(format, room, &err), 0);
+		assert_int_equal(format_read(format, file, &io, 100, 0, &data), 4);
+		assert_memory_equal(data, "here", 4);
+	}
+	secret_free(room);
+	format_file_free(file);
+}
+
+static void plain_is_locked_without_a_key(void **state)
+{
+	struct format_file *file = create("something");
+	struct error err = ERROR_NONE;
+	struct secret *room;
+
+	assert_int_equal(secret_new(FORMAT_KEY_SIZE, &room), 0);
+	format_hand_over(format, room);
+	format_lock(format);
+	assert_int_equal(format_restart(format, room, &err), 0);
+	assert_int_equal(format_write(format, file, &io, "here", 4, 0), 4);
+	secret_free(room);
+	format_file_free(file);
+}
+
 /* Of one whose names say nothing, what is in the files proves the key; nothing at all refutes none. */
 static void master_key_is_proved_without_names(void **state)
 {
@@ -799,6 +855,8 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(links_and_xattrs_go_around, setup, teardown),
 		cmocka_unit_test_setup_teardown(wrong_master_key_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(locked_and_started_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(plain_is_locked_without_a_key, setup_plain, teardown),
 		cmocka_unit_test_setup_teardown(init_refuses_what_is_not_empty, setup, teardown),
 		cmocka_unit_test_setup_teardown(file_is_what_was_written, setup_plain_names, teardown),
 		cmocka_unit_test_setup_teardown(links_and_xattrs_go_around, setup_plain_names, teardown),

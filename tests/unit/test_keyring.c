@@ -139,6 +139,26 @@ static void search_order(void **state)
 	}
 }
 
+static void clearing_keeps_the_manager(void **state)
+{
+	for (int with_manager = 0; with_manager < 2; with_manager++) {
+		struct keyring ring = {0};
+
+		assert_int_equal(session(NULL), 0);
+		put(KEY_SPEC_SESSION_KEYRING, "user", "inside", "manager's");
+		assert_int_equal(keyring_open(&ring, with_manager ? KEYRING_INHERIT : 0, false, NULL), 0);
+		put(ring.mount, "user", "own", "mount's");
+		for (int i = 0; i < 2; i++) {
+			assert_int_equal(keyring_clear(&ring), 0);
+			check_no_read(&ring, "user", "own", -ENOKEY);
+			if (with_manager)
+				check_read(&ring, "user", "inside", "manager's", "manager");
+		}
+		assert_int_equal(keyctl_search(KEY_SPEC_THREAD_KEYRING, "user", "inside", 0), -1);
+		keyring_close(&ring);
+	}
+}
+
 static void manager_by_serial(void **state)
 {
 	int32_t manager = put(KEY_SPEC_SESSION_KEYRING, "keyring", "ckrfs-test-manager", NULL);
@@ -346,6 +366,7 @@ int main(void)
 		cmocka_unit_test_setup(only_possessors_reach_it, session),
 		cmocka_unit_test_setup(search_order, session),
 		cmocka_unit_test_setup(manager_by_serial, session),
+		cmocka_unit_test_setup(clearing_keeps_the_manager, session),
 		cmocka_unit_test_setup(manager_refused, session),
 		cmocka_unit_test_setup(manager_closes_up, session),
 		cmocka_unit_test_setup(states_of_a_key, session),

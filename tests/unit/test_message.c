@@ -11,7 +11,13 @@
 static void requests_go_around(void **state)
 {
 	static const struct message_request cases[] = {
-		{MESSAGE_STATUS, false}, {MESSAGE_UMOUNT, false}, {MESSAGE_UMOUNT, true}};
+		{.command = MESSAGE_STATUS},
+		{.command = MESSAGE_UMOUNT},
+		{.command = MESSAGE_UMOUNT, .lazy = true},
+		{.command = MESSAGE_LOCK},
+		{.command = MESSAGE_LOCK, .timeout_ms = INT32_MAX},
+		{.command = MESSAGE_UNLOCK},
+		{.command = MESSAGE_UNLOCK, .key = "file:/k \"e\"?fmt=raw"}};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		autofree char *text = NULL;
@@ -23,6 +29,8 @@ static void requests_go_around(void **state)
 		assert_int_equal(message_request_parse(text, strlen(text), &got, &err), 0);
 		assert_int_equal(got.command, cases[i].command);
 		assert_int_equal(got.lazy, cases[i].lazy);
+		assert_int_equal(got.timeout_ms, cases[i].timeout_ms);
+		assert_string_equal(got.key, cases[i].key);
 	}
 }
 
@@ -49,10 +57,18 @@ static void bad_requests_are_named(void **state)
 		{"{\"version\":1,\"command\":\"key\"}", -EOPNOTSUPP, "there is no command \"key\""},
 		{"{\"version\":1,\"command\":\"umount\",\"lazy\":1}", -EBADMSG,
 		 "the member \"lazy\" is not a boolean"},
+		{"{\"version\":1,\"command\":\"lock\",\"timeout_ms\":-1}", -EBADMSG,
+		 "the member \"timeout_ms\" is not a number of milliseconds"},
+		{"{\"version\":1,\"command\":\"lock\",\"timeout_ms\":2147483648}", -EBADMSG,
+		 "the member \"timeout_ms\" is not a number of milliseconds"},
+		{"{\"version\":1,\"command\":\"lock\",\"timeout_ms\":\"1\"}", -EBADMSG,
+		 "the member \"timeout_ms\" is not a number of milliseconds"},
+		{"{\"version\":1,\"command\":\"unlock\",\"key\":[]}", -EBADMSG,
+		 "the member \"key\" is not a key source"},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		struct message_request got = {MESSAGE_UMOUNT, true};
+		struct message_request got = {.command = MESSAGE_UMOUNT, .lazy = true};
 		struct error err = ERROR_NONE;
 
 		assert_int_equal(message_request_parse(cases[i].text, strlen(cases[i].text), &got, &err),

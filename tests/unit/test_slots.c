@@ -88,6 +88,29 @@ static void each_visits_all(void **state)
 	slots_free(&s);
 }
 
+static void ids_are_given_in_parts(void **state)
+{
+	struct slots s = SLOTS_EMPTY;
+	static uint64_t ids[1000];
+	uint64_t part[7];
+	uint32_t at = 0;
+	size_t seen = 0, n;
+	int item;
+
+	assert_int_equal(slots_ids(&s, &at, part, 7), 0);
+	for (int i = 0; i < 1000; i++)
+		assert_int_equal(slots_add(&s, &item, &ids[i]), 0);
+	for (int i = 0; i < 1000; i += 3)
+		slots_remove(&s, ids[i]);
+	while ((n = slots_ids(&s, &at, part, 7)))
+		for (size_t i = 0; i < n; i++) {
+			seen += seen % 3 == 0; /* those are gone */
+			assert_int_equal(part[i], ids[seen++]);
+		}
+	assert_int_equal(seen, 999);
+	slots_free(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -96,6 +119,7 @@ int main(void)
 		cmocka_unit_test(stale_ids_are_not_found),
 		cmocka_unit_test(foreign_ids_are_not_found),
 		cmocka_unit_test(each_visits_all),
+		cmocka_unit_test(ids_are_given_in_parts),
 	};
 
 	return cmocka_run_group_tests_name("slots", tests, NULL, NULL);

@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: MIT */
+#include "keeper_lock.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "log.h"
+#include "notify.h"
+#include "util.h"
+
+/* How long the server may take beyond the time that was given for dirty data; and who opens a volume beyond
+ * what its key sources take: scrypt. */
+enum { SERVER_GRACE_MS = 30000, SCRYPT_GRACE_MS = 120000 };
+
+/* What the child that reads the key tells. */
+struct key_report {
+	struct error error; /* code 0: the key is in the key room */
+	char source[256];
+};
+
+/* ---- ends ---- */
+
+static void child_end(struct keeper_lock *l)
+{
+	cleanup_close(&l->child_fd);
+	l->child_fd = -1;
+	if (l->child > 0)
+		kill(l->child, SIGKILL);
+	l->child = 0;
+}
+
+static bool is_locking(const struct keeper_lock *l)
+{
+	return l->step >= KEEPER_LOCK_OPENING && l->step <= KEEPER_LOCK_FINISHING;
+}
+
+/* Prefixes what failed, and tells. */
+static void end(struct keeper_lock *l, struct error *err)
+{
+	bool locking = is_locking(l);
+	const char *name = l->m->config->name;
+
+	child_end(l);
+	l->step = KEEPER_LOCK_IDLE;
+	l->patience = 0;
+	explicit_bzero(secret_data(l->m->key_room), secret_size(l->m->key_room));
+	if (err->code < 0 && err->status != EXIT_STATUS_PARTLY)
+		error_prefix(err, "cannot %s \"%s\"", locking ? "lock" : "unlock", name);
+	if (err->code < 0)
+		log_msg(LOG_LEVEL_WARNING, "%s", err->text);
+	if (l->m->state == MOUNT_LOCKED)
+		notify_send("STATUS=locked");
+	else if (l->m->state == MOUNT_UNLOCKED)
+		notify_send("STATUS=mounted on %s", l->m->config->target);
+	l->done(l->ctx, locking ? MESSAGE_LOCK : MESSAGE_UNLOCK, err);
+}
+
+static void fail(struct keeper_lock *l, int code, const char *what)
+{
+	struct error err = ERROR_NONE;
+
+	error_errno(&err, code, EXIT_STATUS_FAILED, "%s", what);
+	end(l, &err);
+}
+
+static void locked(struct keeper_lock *l, const struct server_message *msg)
+{
+	struct mount *m = l->m;
+	struct error err = ERROR_NONE;
+	int r = keyring_clear(&m->ring);
+
+	if (m->state == MOUNT_UNLOCKED)
+		m->state = MOUNT_LOCKED;
+	m->since = time(NULL);
+	log_msg(LOG_LEVEL_INFO, "\"%s\" is locked", m->config->name);
+	if (msg->done.unflushed || msg->done.timed_out)
+		error_set(&err, -EIO, EXIT_STATUS_PARTLY,
+			  "\"%s\" is locked; cached writes that could not be stored and are lost%s: %" PRIu64,
+			  m->config->name, msg->done.timed_out ? ", as the time was over" : "",
+			  msg->done.unflushed);
+	else if (r < 0)
+		error_errno(&err, r, EXIT_STATUS_PARTLY,
+			    "\"%s\" is locked, but its keyring cannot be emptied", m->config->name);
+	end(l, &err);
+}
+
+static void unlocked(struct keeper_lock *l, const struct server_message *msg)
+{
+	struct mount *m = l->m;
+	struct error err = ERROR_NONE;
+
+	if (m->state == MOUNT_LOCKED)
+		m->state = MOUNT_UNLOCKED;
+	m->since = time(NULL);
+	log_msg(LOG_LEVEL_INFO, "\"%s\" is unlocked", m->config->name);
+	if (msg->done.unflushed)
+		log_msg(LOG_LEVEL_WARNING, "\"%s\": the lock has cost %" PRIu64 " cached writes",
+			m->config->name, msg->done.unflushed);
+	end(l, &err);
+}
+
+/* ---- the server's part ---- */
+
+static void command(struct keeper_lock *l, enum server_command_type type, enum keeper_lock_step step)
+{
+	uint64_t now = monotonic_ms();
+	struct server_command cmd = {.type = type, .timeout_ms = l->end > now ? l->end - now : 0};
+	int r;
+
+	l->step = step;
+	l->patience = now + cmd.timeout_ms + SERVER_GRACE_MS;
+	r = server_send(l->m->server_channel, &cmd);
+	if (r < 0)
+		fail(l, r, "the server cannot be told");
+}
+
+static void after_begin(struct keeper_lock *l)
+{
+	/* Without the child, or when it dies meanwhile, only files' times may be less exact. */
+	if (l->child_fd < 0 || send(l->child_fd, "", 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+		command(l, SERVER_LOCK_FINISH, KEEPER_LOCK_FINISHING);
+		return;
+	}
+	l->step = KEEPER_LOCK_SYNCING;
+	l->patience = max_u64(l->end, monotonic_ms() + 1);
+}
+
+void keeper_lock_server(struct keeper_lock *l, const struct server_message *msg)
+{
+	struct error err = msg ? msg->done.error : ERROR_NONE;
+
+	if (l->step == KEEPER_LOCK_IDLE)
+		return;
+	if (!msg) {
+		fail(l, -ENOTCONN, "the server died");
+		return;
+	}
+	if (err.code < 0) {
+		if (err.code == -EOPNOTSUPP)
+			error_hint(&err, "ckrfs mount %s -o passthrough=no", l->m->config->name);
+		end(l, &err);
+		return;
+	}
+	if (msg->done.command == SERVER_LOCK_BEGIN && l->step == KEEPER_LOCK_BEGINNING)
+		after_begin(l);
+	else if (msg->done.command == SERVER_LOCK_FINISH && l->step == KEEPER_LOCK_FINISHING)
+		locked(l, msg);
+	else if (msg->done.command == SERVER_UNLOCK && l->step == KEEPER_LOCK_UNLOCKING)
+		unlocked(l, msg);
+}
+
+/* ---- children ---- */
+
+/* What a child of the keeper must not keep alive or take part in. */
+static void child_shed(struct keeper_lock *l)
+{
+	sigset_t signals;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != l->m->keeper_pid)
+		_exit(EXIT_STATUS_FAILED);
+	cleanup_close(&l->m->fuse.fuse_fd);
+	cleanup_close(&l->m->server_channel);
+	signal(SIGPIPE, SIG_DFL);
+	mount_signals(&signals);
+	sigprocmask(SIG_UNBLOCK, &signals, NULL);
+}
+
+/* Forks; run never returns in the child, which has fd. */
+static int child_begin(struct keeper_lock *l, void (*run)(struct keeper_lock *l, int fd, const void *arg),
+		       const void *arg)
+{
+	int sv[2];
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0)
+		return -errno;
+	fflush(NULL);
+	pid = fork();
+	if (pid == 0) {
+		close(sv[0]);
+		child_shed(l);
+		run(l, sv[1], arg);
+		_exit(EXIT_STATUS_DONE);
+	}
+	close(sv[1]);
+	if (pid < 0) {
+		int code = -errno;
+
+		close(sv[0]);
+		return code;
+	}
+	l->child = pid;
+	l->child_fd = sv[0];
+	return 0;
+}
+
+/* Opens the root while it can still be opened, and writes back what is dirty when told so: with the times
+ * that the kernel keeps for cached writes, which dropping pages does not bring. */
+static void run_sync(struct keeper_lock *l, int fd, const void *arg)
+{
+	autofd int root = fusemount_open_root(&l->m->fuse);
+	char go;
+
+	if (root < 0 || send(fd, "", 1, MSG_NOSIGNAL) < 0 || recv(fd, &go, 1, 0) != 1)
+		return;
+	syncfs(root);
+}
+
+static void run_key(struct keeper_lock *l, int fd, const void *arg)
+{
+	struct key_report report = {0};
+
+	prctl(PR_SET_NAME, "ckrfs-key");
+	mount_read_key_again(l->m, arg, &report.error);
+	snprintf(report.source, sizeof(report.source), "%s", l->m->key.source);
+	if (send(fd, &report, sizeof(report), MSG_NOSIGNAL) < 0)
+		_exit(EXIT_STATUS_FAILED);
+}
+
+static void on_key(struct keeper_lock *l)
+{
+	struct key_report report = {0};
+	ssize_t n = recv(l->child_fd, &report, sizeof(report), MSG_DONTWAIT);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n != (ssize_t)sizeof(report)) {
+		fail(l, -EIO, "the process that reads the key died");
+		return;
+	}
+	if (report.error.code < 0) {
+		end(l, &report.error);
+		return;
+	}
+	memcpy(l->m->key.source, report.source, sizeof(report.source));
+	command(l, SERVER_UNLOCK, KEEPER_LOCK_UNLOCKING);
+}
+
+void keeper_lock_event(struct keeper_lock *l)
+{
+	char ready;
+	ssize_t n;
+
+	if (l->step == KEEPER_LOCK_READING_KEY) {
+		on_key(l);
+		return;
+	}
+	n = recv(l->child_fd, &ready, 1, MSG_DONTWAIT);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n != 1)
+		child_end(l);
+	if (l->step == KEEPER_LOCK_OPENING)
+		command(l, SERVER_LOCK_BEGIN, KEEPER_LOCK_BEGINNING);
+	else if (l->step == KEEPER_LOCK_SYNCING)
+		command(l, SERVER_LOCK_FINISH, KEEPER_LOCK_FINISHING);
+}
+
+/* ---- begin ---- */
+
+static int not_serving(const struct mount *m, const char *what, struct error *err)
+{
+	return error_set(err, -ENOTCONN, EXIT_STATUS_FAILED, "cannot %s \"%s\": %s", what, m->config->name,
+			 m->state == MOUNT_FAILED ? "its server died" : "it is being unmounted");
+}
+
+static int busy(const struct mount *m, const char *what, const char *other, struct error *err)
+{
+	return error_set(err, -EBUSY, EXIT_STATUS_BUSY, "cannot %s \"%s\": %s is under way", what,
+			 m->config->name, other);
+}
+
+int keeper_lock(struct keeper_lock *l, uint64_t timeout_ms, struct error *err)
+{
+	if (is_locking(l))
+		return 1;
+	if (l->step != KEEPER_LOCK_IDLE)
+		return busy(l->m, "lock", "an unlock", err);
+	if (l->m->state == MOUNT_LOCKED)
+		return 0;
+	if (l->m->state != MOUNT_UNLOCKED)
+		return not_serving(l->m, "lock", err);
+	l->end = monotonic_ms() + timeout_ms;
+	l->patience = l->end;
+	l->step = KEEPER_LOCK_OPENING;
+	notify_send("STATUS=locking");
+	if (child_begin(l, run_sync, NULL) < 0)
+		command(l, SERVER_LOCK_BEGIN, KEEPER_LOCK_BEGINNING);
+	return 1;
+}
+
+int keeper_unlock(struct keeper_lock *l, const char *spec, struct error *err)
+{
+	const struct config *cfg = l->m->config;
+	int r;
+
+	if (l->step != KEEPER_LOCK_IDLE)
+		return busy(l->m, "unlock", is_locking(l) ? "a lock" : "another unlock", err);
+	if (l->m->state == MOUNT_UNLOCKED)
+		return 0;
+	if (l->m->state != MOUNT_LOCKED)
+		return not_serving(l->m, "unlock", err);
+	l->end = 0;
+	l->patience = monotonic_ms() + SCRYPT_GRACE_MS +
+		      min_u64(cfg->key_timeout_ms, INT32_MAX) * max_u64(cfg->n_keys, 1);
+	l->step = KEEPER_LOCK_READING_KEY;
+	r = child_begin(l, run_key, spec);
+	if (r < 0) {
+		l->step = KEEPER_LOCK_IDLE;
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot unlock \"%s\"", cfg->name);
+	}
+	return 1;
+}
+
+void keeper_lock_timeout(struct keeper_lock *l)
+{
+	struct error err = ERROR_NONE;
+
+	if (!l->patience || monotonic_ms() < l->patience)
+		return;
+	l->patience = 0;
+	switch (l->step) {
+	case KEEPER_LOCK_OPENING:
+		child_end(l);
+		command(l, SERVER_LOCK_BEGIN, KEEPER_LOCK_BEGINNING);
+		break;
+	case KEEPER_LOCK_SYNCING:
+		child_end(l);
+		command(l, SERVER_LOCK_FINISH, KEEPER_LOCK_FINISHING);
+		break;
+	case KEEPER_LOCK_READING_KEY:
+		fail(l, -ETIMEDOUT, "reading the key");
+		break;
+	default:
+		/* The server hangs in the lower. Nobody waits any more, but its answer counts when it comes.
+		 */
+		error_set(&err, -ETIMEDOUT, EXIT_STATUS_FAILED,
+			  "cannot %s \"%s\": the server does not come to an end (is the disk slow?)",
+			  is_locking(l) ? "lock" : "unlock", l->m->config->name);
+		l->done(l->ctx, is_locking(l) ? MESSAGE_LOCK : MESSAGE_UNLOCK, &err);
+	}
+}
+
+void keeper_lock_stop(struct keeper_lock *l)
+{
+	child_end(l);
+	l->step = KEEPER_LOCK_IDLE;
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Lock and unlock as the keeper does them: a sequence of steps that each wait for a child or the server,
+ * while the keeper's loop goes on. What may block (the mounted file system, key sources) is done by children.
+ *
+ *   lock:    open the root (child) -> gate shuts (server) -> syncfs(2) (child) -> pages dropped, key
+ *            forgotten (server)
+ *   unlock:  key read and checked (child) -> handed over, gate opens (server)
+ */
+#ifndef CKRFS_KEEPER_LOCK_H
+#define CKRFS_KEEPER_LOCK_H
+
+#include "message.h"
+#include "mount.h"
+#include "server.h"
+
+enum keeper_lock_step {
+	KEEPER_LOCK_IDLE,
+	KEEPER_LOCK_OPENING,
+	KEEPER_LOCK_BEGINNING,
+	KEEPER_LOCK_SYNCING,
+	KEEPER_LOCK_FINISHING,
+	KEEPER_LOCK_READING_KEY,
+	KEEPER_LOCK_UNLOCKING,
+};
+
+struct keeper_lock {
+	struct mount *m; /* borrowed */
+	/* Told once for each lock and unlock that did not end at once; err->code 0: done. */
+	void (*done)(void *ctx, enum message_command command, const struct error *err);
+	void *ctx;
+	enum keeper_lock_step step;
+	pid_t child;       /* 0: none; who reaps it sets 0 */
+	int child_fd;      /* to be polled for input; -1: none */
+	uint64_t end;      /* locking: when the client's time is over */
+	uint64_t patience; /* when to go on without whom we wait for, 0: never */
+};
+
+#define KEEPER_LOCK_NONE ((struct keeper_lock){.child_fd = -1})
+
+/* 1: done() will tell; 0: it is locked resp. unlocked already; 11 while the other of both is under way. spec:
+ * a key source instead of those configured, or NULL. */
+int keeper_lock(struct keeper_lock *l, uint64_t timeout_ms, struct error *err);
+int keeper_unlock(struct keeper_lock *l, const char *spec, struct error *err);
+
+/* There is input on child_fd; the server has answered a command (or is gone: NULL); patience is over. */
+void keeper_lock_event(struct keeper_lock *l);
+void keeper_lock_server(struct keeper_lock *l, const struct server_message *msg);
+void keeper_lock_timeout(struct keeper_lock *l);
+
+/* The keeper ends. */
+void keeper_lock_stop(struct keeper_lock *l);
+
+#endif

@@ -1,0 +1,764 @@
+# SPDX-License-Identifier: MIT
+"""lock and unlock: nothing is answered without a key, nothing is lost, and open files go on working."""
+import contextlib
+import ctypes
+import errno
+import faulthandler
+import fcntl
+import mmap
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+
+
+import containers
+import pytest
+from support import (BUSY, DONE, FAILED, NO_KEY, NO_VOLUME, PARTLY, TOOLS, UID, UNSUPPORTED, USAGE, WRONG_KEY,
+                     Gocryptfs, child, forms, run, wait_until)
+from test_mount import in_namespace
+
+PAGE = mmap.PAGESIZE
+MARK = b"plaintext that is hunted in memory: 0123456789abcdef"
+
+
+# ---- what a process sees
+
+def outcome(call, uid):
+    """Runs call in a child: 0, the errno of its OSError, or minus the signal that killed it."""
+    pid = os.fork()
+    if pid == 0:
+        status = 255
+        faulthandler.disable()
+        try:
+            if uid:
+                os.setgroups([])
+                os.setresgid(uid, uid, uid)
+                os.setresuid(uid, uid, uid)
+            call()
+            status = 0
+        except OSError as e:
+            status = e.errno
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(pid, 0)
+    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+class Files:
+    """A directory with files that are open, mapped and cached."""
+
+    def __init__(self, mnt):
+        self.at = at = mnt / "d"
+        self.mnt = mnt
+        at.mkdir()
+        self.data = os.urandom(5 * PAGE + 17)
+        (at / "f").write_bytes(self.data)
+        (at / "victim").write_bytes(b"to be renamed")
+        shutil.copy("/bin/true", at / "true")
+        os.symlink("f", at / "link")
+        os.setxattr(at / "f", "user.name", b"value")
+        for path in (at, *at.iterdir()):
+            os.chown(path, UID, UID, follow_symlinks=False)
+        self.fd = os.open(at / "f", os.O_RDWR)
+        self.append = os.open(at / "f", os.O_WRONLY | os.O_APPEND)
+        self.other = os.open(at / "copy", os.O_RDWR | os.O_CREAT, 0o666)
+        os.fchown(self.other, UID, UID)
+        self.dir = os.open(at, os.O_RDONLY | os.O_DIRECTORY)
+        self.path = os.open(at / "f", os.O_PATH)
+        self.map = mmap.mmap(self.fd, 5 * PAGE)
+        assert self.map[:] == self.data[:5 * PAGE]
+
+    def close(self):
+        self.map.close()
+        for fd in (self.fd, self.append, self.other, self.dir, self.path):
+            os.close(fd)
+
+    def made(self, make, remove):
+        make()
+        remove()
+
+    def fresh_map(self):
+        with mmap.mmap(self.fd, PAGE, prot=mmap.PROT_READ) as m:
+            assert m[0] == self.data[0]
+
+    def store_map(self):
+        self.map[7] = self.data[7]
+
+    def execute(self):
+        os.execv(self.at / "true", ["true"])
+
+    def absent(self):
+        try:
+            os.stat(self.at / "absent")
+        except FileNotFoundError:
+            return
+        raise AssertionError("it is there")
+
+    def operations(self):
+        at, fd, dir_fd = self.at, self.fd, self.dir
+        f, new = at / "f", at / "new"
+        return {
+            # by path
+            "stat": lambda: os.stat(f),
+            "lstat of a link": lambda: os.lstat(at / "link"),
+            "stat of a directory": lambda: os.stat(at),
+            "stat of a name known to be absent": self.absent,
+            "open": lambda: os.open(f, os.O_RDONLY),
+            "open to write": lambda: os.open(f, os.O_WRONLY),
+            "open O_PATH": lambda: os.open(f, os.O_PATH),
+            "open a directory": lambda: os.open(at, os.O_RDONLY | os.O_DIRECTORY),
+            "create": lambda: self.made(lambda: os.open(new, os.O_CREAT | os.O_WRONLY), lambda: os.unlink(new)),
+            "mkdir": lambda: self.made(lambda: os.mkdir(new), lambda: os.rmdir(new)),
+            "mkfifo": lambda: self.made(lambda: os.mkfifo(new), lambda: os.unlink(new)),
+            "symlink": lambda: self.made(lambda: os.symlink("f", new), lambda: os.unlink(new)),
+            "link": lambda: self.made(lambda: os.link(f, new), lambda: os.unlink(new)),
+            "rename": lambda: self.made(lambda: os.rename(at / "victim", new), lambda: os.rename(new, at / "victim")),
+            "readlink": lambda: os.readlink(at / "link"),
+            "follow a link": lambda: os.stat(at / "link"),
+            "truncate": lambda: os.truncate(f, len(self.data)),
+            "chmod": lambda: os.chmod(f, 0o644),
+            "chown": lambda: os.chown(f, UID, UID),
+            "utime": lambda: os.utime(f),
+            "chdir": lambda: os.chdir(at),
+            "list": lambda: os.listdir(at),
+            "list the root": lambda: os.listdir(self.mnt),
+            "getxattr": lambda: os.getxattr(f, "user.name"),
+            "setxattr": lambda: os.setxattr(f, "user.name", b"value"),
+            "listxattr": lambda: os.listxattr(f),
+            "removexattr": lambda: self.made(lambda: os.setxattr(f, "user.x", b"1"),
+                                             lambda: os.removexattr(f, "user.x")),
+            "execute what is cached": self.execute,
+            # by what is open
+            "read": lambda: os.pread(fd, 10, 0),
+            "read the end": lambda: os.pread(fd, 100, 5 * PAGE),
+            "write": lambda: os.pwrite(fd, self.data[3:5], 3),
+            "write whole pages": lambda: os.pwrite(fd, self.data[:2 * PAGE], 0),
+            "append": lambda: os.write(self.append, b"x"),
+            "fstat": lambda: os.fstat(fd),
+            "fstat of a directory": lambda: os.fstat(dir_fd),
+            "fstat of O_PATH": lambda: os.fstat(self.path),
+            "ftruncate": lambda: os.ftruncate(fd, len(self.data)),
+            "fchmod": lambda: os.fchmod(fd, 0o644),
+            "futimens": lambda: os.utime(fd, (1, 1)),
+            "fsync": lambda: os.fsync(fd),
+            "fdatasync": lambda: os.fdatasync(fd),
+            "fsync of a directory": lambda: os.fsync(dir_fd),
+            # The kernel moves the time before it asks, and reports by the next fsync that it could not.
+            "fallocate": lambda: os.posix_fallocate(self.other, 0, PAGE),
+            "seek to data": lambda: os.lseek(fd, 0, os.SEEK_DATA),
+            "copy_file_range": lambda: os.copy_file_range(fd, self.other, 100, 0, 0),
+            "fgetxattr": lambda: os.getxattr(fd, "user.name"),
+            "open anew by /proc/self/fd": lambda: os.open(f"/proc/self/fd/{fd}", os.O_RDONLY),
+            "open beneath a directory": lambda: os.open("f", os.O_RDONLY, dir_fd=dir_fd),
+            "list an open directory": lambda: os.listdir(dir_fd),
+            "fchdir": lambda: os.fchdir(dir_fd),
+        }
+
+    def mappings(self):
+        return {
+            "load": lambda: self.map[3 * PAGE],
+            "store": self.store_map,
+            "load from a new mapping": self.fresh_map,
+        }
+
+    def always(self):
+        return {
+            "statfs": lambda: os.statvfs(self.mnt),
+            "stat of the root": lambda: os.stat(self.mnt),
+            "close": lambda: os.close(os.dup(self.fd)),
+            "lock of the kernel": lambda: fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB),
+        }
+
+
+def check(files, uid, refused):
+    expected = {name: errno.ENOKEY if refused else 0 for name in files.operations()}
+    expected |= {name: -signal.SIGBUS if refused else 0 for name in files.mappings()}
+    expected |= {name: 0 for name in files.always()}
+    calls = files.operations() | files.mappings() | files.always()
+    assert {name: outcome(call, uid) for name, call in calls.items()} == expected
+
+
+@pytest.fixture
+def files(ck):
+    """A mount that is to be locked, with open files; all is unmounted after."""
+    ck.backing = ck.volume().cipher
+    with ck.mounted() as mnt:
+        mnt.chmod(0o777)
+        opened = Files(mnt)
+        yield opened
+        opened.close()
+
+
+@pytest.mark.parametrize("uid", [0, UID], ids=["root", "user"])
+def test_every_operation(ck, files, uid):
+    check(files, uid, refused=False)
+    ck.run("lock", "web", status=DONE)
+    check(files, uid, refused=True)
+    ck.run("unlock", "web", status=DONE)
+    check(files, uid, refused=False)
+    assert files.map[:] == files.data[:5 * PAGE]
+
+
+@pytest.mark.parametrize("options", [{"passthrough": "no"}, {}], ids=["served", "default"])
+def test_plain(ck, options):
+    """Locked as well, without a key; what is open by kernel passthrough cannot be taken back."""
+    ck.plain(**options)
+    with ck.mounted("plain") as mnt:
+        mnt.chmod(0o777)
+        files = Files(mnt)
+        if ck.state()["passthrough"] == "active":
+            done = ck.run("lock", "plain", status=UNSUPPORTED)
+            assert done.stderr == ('ckrfs: cannot lock "plain": files are open by kernel passthrough, and cannot be taken back\n'
+                                   "  try: ckrfs mount plain -o passthrough=no\n")
+            check(files, 0, refused=False)
+        elif options:
+            ck.run("lock", "plain", status=DONE)
+            check(files, 0, refused=True)
+            ck.run("unlock", "plain", status=DONE)
+            check(files, 0, refused=False)
+        files.close()
+        if ck.state()["passthrough"] == "active":  # nothing is open now
+            ck.run("lock", "plain", status=DONE)
+            assert outcome(lambda: os.stat(mnt / "d"), 0) == errno.ENOKEY
+            ck.run("unlock", "plain", status=DONE)
+            assert (mnt / "d" / "victim").read_bytes() == b"to be renamed"
+
+
+def test_not_writeback(ck):
+    """Caches that are not trusted are dropped too."""
+    ck.volume(writeback="no")
+    with ck.mounted() as mnt:
+        mnt.chmod(0o777)
+        files = Files(mnt)
+        ck.run("lock", "web", status=DONE)
+        check(files, 0, refused=True)
+        ck.run("unlock", "web", status=DONE)
+        check(files, 0, refused=False)
+        files.close()
+
+
+# ---- what was written
+
+@contextlib.contextmanager
+def armed(ck, *args):
+    """A command that begins when it is called: a fork by then would close its copies of our files, which writes back
+    what is dirty. -> (exit status, stderr)"""
+    with child(["sh", "-c", 'echo ready && read x && exec "$@"', "sh", *ck.argv(*args)], env=ck.env, stdin=subprocess.PIPE,
+               stdout=subprocess.PIPE, stderr=subprocess.PIPE) as p:
+        assert p.stdout.readline() == b"ready\n"
+
+        def fire():
+            _, text = p.communicate(b"\n", timeout=60)
+            return p.returncode, text.decode()
+        yield fire
+
+
+def test_dirty_data_is_on_disk(ck):
+    """Written and mapped, never synced: gocryptfs reads it from the locked mount's source."""
+    volume = ck.volume()
+    with ck.mounted() as mnt, armed(ck, "lock", "web") as lock:
+        contents, fds = {}, []
+        for i in range(50):
+            contents[f"f{i}"] = os.urandom(i * 4000 + 1)
+            (mnt / f"f{i}").write_bytes(contents[f"f{i}"])
+            fds.append(os.open(mnt / f"f{i}", os.O_RDWR))
+            os.pwrite(fds[-1], b"again", i * 1000)
+            contents[f"f{i}"] = os.pread(fds[-1], 1 << 20, 0)
+        with mmap.mmap(fds[49], 0) as m:
+            m[PAGE:PAGE + 5] = b"by it"
+            contents["f49"] = m[:]
+            times = {name: os.stat(mnt / name).st_mtime_ns for name in contents if name != "f49"}
+            assert lock() == (DONE, "")
+            with volume.mounted(ck.dir / "peer", read_only=True) as peer:
+                assert {name: (peer / name).read_bytes() for name in contents} == contents
+                assert {name: os.stat(peer / name).st_mtime_ns for name in times} == times
+            ck.run("unlock", "web", status=DONE)
+            assert m[PAGE:PAGE + 5] == b"by it"
+            m[PAGE:PAGE + 5] = b"after"
+        for i, fd in enumerate(fds):
+            os.pwrite(fd, b"unlocked", 0)
+            os.close(fd)
+    volume.fsck()
+    with ck.mounted() as mnt:
+        assert (mnt / "f49").read_bytes()[PAGE:PAGE + 5] == b"after"
+        assert all((mnt / name).read_bytes()[:8] == b"unlocked" for name in contents)
+
+
+@pytest.fixture
+def memory():
+    """A directory in memory: 10,000 files are not made on a disk."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="ckrfs-e2e-") as at:
+        yield at
+
+
+def test_many_cached_files(ck, memory):
+    """10,000 that the kernel knows; made below the mount, where that is quick."""
+    volume = Gocryptfs(memory).init("-plaintextnames")
+    ck.volume(cipher=memory, init=False)
+    for d in range(10):
+        (volume.cipher / str(d)).mkdir()
+        for i in range(1000):
+            os.close(os.open(volume.cipher / str(d) / str(i), os.O_CREAT | os.O_WRONLY))
+    with ck.mounted() as mnt:
+        paths = [f"{mnt}/{d}/{i}" for d in range(10) for i in range(1000)]
+        assert all(os.stat(p).st_size == 0 for p in paths)
+        for p in paths[::100]:
+            with open(p, "w") as f:
+                f.write(p)
+        ck.run("lock", "web", status=DONE)
+
+        def refused():
+            for p in paths:
+                try:
+                    os.stat(p)
+                except OSError as e:
+                    assert e.errno == errno.ENOKEY
+                else:
+                    raise AssertionError(p)
+
+        assert outcome(refused, 0) == 0
+        ck.run("unlock", "web", status=DONE)
+        assert [os.stat(p).st_size for p in paths] == [len(p) if i % 100 == 0 else 0 for i, p in enumerate(paths)]
+        assert all(open(p).read() == p for p in paths[::100])
+
+
+WRITER = """
+import os, sys
+path, size = sys.argv[1], int(sys.argv[2])
+fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+block, taken = bytes(range(256)) * (size // 256), 0
+print("ready", flush=True)
+try:
+    while True:
+        taken += os.write(fd, block)
+except OSError as e:
+    print(e.errno, taken, flush=True)
+sys.stdin.readline()
+try:
+    print(os.write(fd, b"end"), os.fsync(fd), flush=True)
+except OSError as e:
+    print("after unlock:", e, flush=True)
+"""
+
+
+def workers(stack, program, argvs):
+    started = [stack.enter_context(child(["/usr/bin/python3", "-c", program, *map(str, argv)], stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE)) for argv in argvs]
+    for p in started:
+        assert p.stdout.readline() == b"ready\n"
+    return started
+
+
+@pytest.mark.parametrize("timeout", ["30s", "1ms"])
+def test_under_write_load(ck, timeout):
+    """Whatever write(2) has taken is there after unlock, unless the lock says that something was lost."""
+    volume = ck.volume()
+    with ck.mounted() as mnt, contextlib.ExitStack() as stack:
+        argvs = [(mnt / f"w{i}", size) for i, size in enumerate([256, 4096, 65536, 1 << 20])]
+        writers = workers(stack, WRITER, argvs)
+        wait_until("some load", lambda: all(os.stat(path).st_size > 1 << 20 for path, _ in argvs))
+        done = ck.run("lock", "web", "--timeout", timeout)
+        status = done.returncode
+        assert status == DONE or (status == PARTLY and " that could not be stored" in done.stderr)
+        taken = []
+        for p in writers:
+            error, n = map(int, p.stdout.readline().split())
+            assert error == errno.ENOKEY
+            taken.append(n)
+        ck.run("unlock", "web", status=DONE)
+        for p in writers:
+            p.stdin.write(b"\n")
+            p.stdin.flush()
+            answer = p.stdout.readline()
+            assert answer == b"3 None\n" or status == PARTLY, answer
+        for (path, _), n in zip(argvs, taken):
+            if status == DONE:
+                data = path.read_bytes()
+                assert len(data) == n + 3 and data[:n] == bytes(range(256)) * (n // 256), path
+        for p in writers:
+            p.stdin.close()
+            p.wait(20)
+    volume.fsck()
+
+
+def test_what_cannot_be_stored_is_told(ck):
+    """The disk below is full: the lock says so, and locks; with room again the same file is written."""
+    small = ck.dir / "small"
+    small.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", small)
+    try:
+        ck.volume(cipher=small / "cipher")
+        with ck.mounted() as mnt, armed(ck, "lock", "web") as lock, open(mnt / "f", "wb", buffering=0) as f:
+            f.write(b"x")
+            os.fsync(f.fileno())
+            with pytest.raises(OSError), open(small / "filler", "wb", buffering=0) as filler:
+                while True:
+                    filler.write(bytes(4096))
+            os.pwrite(f.fileno(), b"lost", 100 * PAGE)
+            assert lock() == (PARTLY, 'ckrfs: "web" is locked; cached writes that could not be stored and are lost: 1\n')
+            assert ck.state()["state"] == "locked"
+            (small / "filler").unlink()
+            ck.run("unlock", "web", status=DONE)
+            with pytest.raises(OSError):
+                os.fsync(f.fileno())
+            os.pwrite(f.fileno(), b"kept", 0)
+            os.fsync(f.fileno())
+            assert (mnt / "f").read_bytes()[:4] == b"kept"
+    finally:
+        run("umount", small)
+
+
+RENAMER = """
+import os, sys
+print("ready", flush=True)
+i = 0
+try:
+    while True:
+        os.rename(f"{sys.argv[1]}/{sys.argv[2]}.{i}", f"{sys.argv[1]}/{sys.argv[2]}.{i + 1}")
+        i += 1
+except OSError as e:
+    print(e.errno, i, flush=True)
+"""
+
+
+def test_during_renames(ck):
+    volume = ck.volume()
+    with ck.mounted() as mnt, contextlib.ExitStack() as stack:
+        for i in range(4):
+            (mnt / f"{i}.0").write_bytes(b"%d" % i)
+        renamers = workers(stack, RENAMER, [(mnt, i) for i in range(4)])
+        wait_until("some renames", lambda: not any((mnt / f"{i}.0").exists() for i in range(4)))
+        ck.run("lock", "web", status=DONE)
+        names = []
+        for i, p in enumerate(renamers):
+            error, n = map(int, p.stdout.readline().split())
+            assert error == errno.ENOKEY
+            names.append(f"{i}.{n}")
+            p.wait(20)
+        ck.run("unlock", "web", status=DONE)
+        assert sorted(os.listdir(mnt)) == sorted(names)
+        assert [(mnt / name).read_bytes() for name in names] == [b"%d" % i for i in range(4)]
+    volume.fsck()
+
+
+def test_container_goes_on(ck):
+    """A shell in a container with an open file and its directory there: nothing of it has to begin anew."""
+    volume = ck.volume()
+    with ck.mounted() as mnt:
+        (mnt / "d").mkdir()
+        argv = containers.runtime("crun", ck.dir).argv(
+            mnt, 'cd /vol/d; exec 3>>f; while read c; do eval "$c" 2>&1; echo "status $?"; done')
+        with child(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as container:
+            def tell(command):
+                container.stdin.write(command.encode() + b"\n")
+                container.stdin.flush()
+                lines = []
+                while not lines or not lines[-1].startswith("status "):
+                    lines.append(container.stdout.readline().decode().rstrip())
+                    assert lines[-1], "it lives"
+                return lines
+
+            assert tell("echo before >&3") == ["status 0"]
+            ck.run("lock", "web", status=DONE)
+            assert tell("cat f")[-1] == "status 1"
+            assert tell("echo refused >&3")[-1] != "status 0"
+            ck.run("unlock", "web", status=DONE)
+            assert tell("echo after >&3") == ["status 0"]
+            assert tell("cat f") == ["before", "after", "status 0"]
+            assert tell("cat /vol/d/f") == ["before", "after", "status 0"]
+            assert tell("ls .")[:-1] == ["f"]
+            container.stdin.close()
+            container.wait(20)
+    volume.fsck()
+
+
+def test_unprivileged_user(ck):
+    """A mount through fusermount3, whose keeper has no privilege."""
+    ck.volume()
+    run("chown", "-R", f"{UID}:{UID}", ck.dir)
+    done = in_namespace(ck, rf"""
+echo "ckrfstest:x:{UID}:{UID}::/:/bin/sh" >> /etc/passwd
+mknod $1/fuse c 10 229; chmod 666 $1/fuse; mount --bind $1/fuse /dev/fuse
+asuser() {{ setpriv --reuid {UID} --regid {UID} --clear-groups --inh-caps -all "$@"; }}
+asuser $2 mount --config $1/ckrfs.conf web $1/mnt
+asuser sh -c "echo mine > $1/mnt/f"
+asuser $2 lock web
+asuser $2 status web --json
+asuser cat $1/mnt/f 2>&1 || echo refused
+asuser $2 unlock web
+asuser cat $1/mnt/f
+asuser $2 umount $1/mnt
+rm $1/fuse
+""").stdout.decode()
+    assert '"state":"locked"' in done.replace(" ", "")
+    assert "Required key not available\nrefused\nmine\n" in done
+
+
+# ---- nothing is left
+
+def resident(mapped, size):
+    libc = ctypes.CDLL(None, use_errno=True)
+    pages = (ctypes.c_ubyte * (size // PAGE))()
+    address = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+    assert libc.mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), pages) == 0
+    return sum(p & 1 for p in pages)
+
+
+def test_page_cache_is_empty(ck, files):
+    assert resident(files.map, 5 * PAGE) == 5
+    ck.run("lock", "web", status=DONE)
+    assert resident(files.map, 5 * PAGE) == 0
+    ck.run("unlock", "web", status=DONE)
+
+
+def scan(ck, patterns, pids):
+    path = ck.dir / "patterns"
+    path.write_text("".join(p.hex() + "\n" for p in patterns))
+    done = run(TOOLS / "memscan", path, *map(str, pids), check=False)
+    assert done.returncode in (0, 1), done.stderr
+    return [line for line in done.stdout.decode().splitlines() if ": pattern" in line]
+
+
+def test_memory_is_clean(ck):
+    """No plaintext, name or key in the server and the keeper; before the lock there is."""
+    volume = ck.volume()
+    master = volume.master_key()
+    name = "a name that is hunted too, in memory"
+    with ck.mounted() as mnt:
+        (mnt / name).write_bytes(MARK * 40000)
+        os.setxattr(mnt / name, "user.x", MARK)
+        os.symlink(MARK, mnt / "link")
+        ck.run("lock", "web", status=DONE)
+        ck.run("unlock", "web", status=DONE)
+        assert (mnt / name).read_bytes() == MARK * 40000
+        assert os.readlink(mnt / "link").encode() == MARK
+        assert name in os.listdir(mnt)
+        pids = [ck.state()["server_pid"], ck.state()["keeper_pid"]]
+        assert scan(ck, [MARK], pids)
+        ck.run("lock", "web", status=DONE)
+        assert scan(ck, [MARK, name.encode(), *sorted(forms(master))], pids) == []
+        ck.run("unlock", "web", status=DONE)
+        assert os.getxattr(mnt / name, "user.x") == MARK
+
+
+# ---- the commands
+
+def test_status_and_repetition(ck):
+    ck.volume()
+    with ck.mounted() as mnt:
+        (mnt / "f").write_bytes(b"here")
+        ck.run("unlock", "web", status=DONE)
+        ck.run("lock", mnt, status=DONE)
+        assert ck.state()["state"] == "locked"
+        assert "state:          locked\n" in ck.run("status", "web", status=DONE).stdout
+        done = ck.run("lock", "web", status=DONE)
+        assert (done.stdout, done.stderr) == ("", "")
+        run("df", mnt)
+        ck.run("unlock", mnt, status=DONE)
+        assert ck.state()["state"] == "unlocked"
+        assert (mnt / "f").read_bytes() == b"here"
+
+
+def test_locked_mount_is_unmounted(ck):
+    volume = ck.volume()
+    mnt = ck.mount()
+    (mnt / "f").write_bytes(b"here")
+    ck.run("lock", "web", status=DONE)
+    ck.umount()
+    mnt = ck.mount()
+    fd = os.open(mnt / "f", os.O_RDONLY)
+    ck.run("lock", "web", status=DONE)
+    ck.umount(status=BUSY)
+    os.close(fd)
+    run("umount", mnt)
+    wait_until("its end", lambda: not ck.states())
+    with volume.mounted(ck.dir / "peer") as peer:
+        assert (peer / "f").read_bytes() == b"here"
+
+
+def test_names_and_all(ck):
+    done = ck.run("lock", "nowhere", status=NO_VOLUME)
+    assert done.stderr == 'ckrfs: "nowhere" is not mounted\n'
+    ck.run("unlock", "nowhere", status=NO_VOLUME)
+    ck.run("lock", status=USAGE)
+    ck.run("unlock", status=USAGE)
+    ck.run("lock", "--all", "web", status=USAGE)
+    ck.run("lock", "web", "--timeout", "soon", status=USAGE)
+    ck.run("lock", "--all", status=DONE)
+    ck.volume("one")
+    ck.volume("two", cipher=ck.dir / "cipher2")
+    (ck.dir / "mnt2").mkdir()
+    with ck.mounted("one"), ck.mounted("two", ck.dir / "mnt2"):
+        ck.run("lock", "--all", status=DONE)
+        assert [m["state"] for m in ck.states()] == ["locked", "locked"]
+        ck.run("unlock", "one", "two", status=DONE)
+        assert [m["state"] for m in ck.states()] == ["unlocked", "unlocked"]
+        os.kill(ck.state()["server_pid"], signal.SIGKILL)
+        wait_until("the failure", lambda: ck.state()["state"] == "failed")
+        done = ck.run("lock", "--all", status=PARTLY)
+        assert done.stderr == 'ckrfs: cannot lock "one": its server died\n'
+        assert ck.state(ck.dir / "mnt2")["state"] == "locked"
+
+
+def test_report_names_who_holds_files(ck, files):
+    done = ck.run("lock", "web", "--report", status=DONE)
+    assert f"held by: {os.getpid()} " in done.stdout
+    ck.run("unlock", "web", status=DONE)
+    assert ck.run("lock", "web", status=DONE).stdout == ""
+    ck.run("unlock", "web", status=DONE)
+
+
+def test_only_root_and_the_owner_may(ck):
+    """The owner may lock and unlock, but not have the keeper read what he cannot."""
+    ck.volume(owner=UID)
+    with ck.mounted() as mnt:
+        ck.dir.chmod(0o755)
+
+        def as_uid(uid, *args):
+            return subprocess.run(ck.argv(*args), env=ck.env, capture_output=True, text=True, user=uid, group=uid,
+                                  extra_groups=[])
+
+        assert as_uid(UID + 1, "lock", "web").returncode == FAILED
+        assert ck.state()["state"] == "unlocked"
+        assert as_uid(UID, "lock", "web").returncode == DONE
+        assert ck.state()["state"] == "locked"
+        done = as_uid(UID, "unlock", "web", "--key", f"file:{ck.dir}/key")
+        assert done.returncode == FAILED
+        assert done.stderr == ('ckrfs: cannot unlock "web": only who mounted it may name another key source\n'
+                               "  try: ckrfs unlock web\n")
+        assert as_uid(UID + 1, "unlock", "web").returncode == FAILED
+        assert outcome(lambda: os.listdir(mnt), 0) == errno.ENOKEY
+        assert as_uid(UID, "unlock", "web").returncode == DONE
+        assert os.listdir(mnt) == []
+
+
+# ---- keys
+
+def test_wrong_key_stays_locked(ck):
+    ck.volume()
+    other = ck.volume("other", cipher=ck.dir / "cipher2", key=f"file:{ck.dir}/key")
+    with ck.mounted() as mnt:
+        (mnt / "f").write_bytes(b"here")
+        ck.run("lock", "web", status=DONE)
+        ck.key_file("not it")
+        for _ in range(2):
+            done = ck.run("unlock", "web", status=WRONG_KEY)
+            assert done.stderr.startswith('ckrfs: cannot unlock "web": wrong passphrase')
+        (ck.dir / "key").unlink()
+        ck.run("unlock", "web", status=NO_KEY)
+        raw = ck.key_file(other.master_key(), "raw")
+        ck.run("unlock", "web", "--key", f"file:{raw}?fmt=raw", status=WRONG_KEY)
+        assert ck.run("unlock", "web", "--key", "nonsense:x").returncode not in (DONE, None)
+        assert ck.state()["state"] == "locked"
+        assert outcome(lambda: os.listdir(mnt), 0) == errno.ENOKEY
+        right = ck.key_file("correct horse", "right")
+        ck.run("unlock", "web", "--key", f"file:{right}", status=DONE)
+        assert ck.state()["key_source"] == f"file:{right}"
+        assert (mnt / "f").read_bytes() == b"here"
+
+
+def test_keyring_source_after_lock(ck):
+    """The mount's ring is emptied by the lock, the manager's stays linked."""
+    ck.volume(key="keyring:user:ckrfs-test", keyring="inherit")
+    script = ('keyctl padd user ckrfs-test @s < "$1" > /dev/null && shift && "$0" "$@" && '
+              '"$0" lock web && "$0" unlock web && "$0" lock web && keyctl purge user ckrfs-test > /dev/null; '
+              '"$0" unlock web; echo $?; "$0" umount web')
+    key = ck.key_file("correct horse")
+    argv = ck.argv("mount", "web", ck.mnt)
+    done = subprocess.run(["keyctl", "session", "-", "sh", "-c", script, argv[0], key, *argv[1:]], env=ck.env,
+                          capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"{NO_KEY}\n", done.stderr
+
+
+@pytest.fixture
+def hanging(ck):
+    """A mounted and locked volume whose key source hangs from now on; -> a file that is there when it does."""
+    key, hang, hangs = ck.key_file("correct horse"), ck.dir / "hang", ck.dir / "hangs"
+    program = ck.dir / "source"
+    program.write_text(f"#!/bin/sh\ntest ! -e {hang} || {{ touch {hangs}; exec sleep 1000; }}\ncat {key}\n")
+    program.chmod(0o700)
+    ck.volume(key=f"exec:{program}", key_timeout="5s")
+    ck.mount()
+    ck.run("lock", "web", status=DONE)
+    hang.touch()
+    yield hangs
+
+
+def test_hanging_source(ck, hanging):
+    """The keeper goes on answering; the unlock ends with key-timeout; then it works."""
+    with child(ck.argv("unlock", "web"), env=ck.env, stderr=subprocess.PIPE) as waiting:
+        wait_until("the source", hanging.exists)
+        assert ck.state()["state"] == "locked"
+        done = ck.run("lock", "web", status=BUSY)
+        assert done.stderr == 'ckrfs: cannot lock "web": an unlock is under way\n'
+        done = ck.run("unlock", "web", status=BUSY)
+        assert done.stderr == 'ckrfs: cannot unlock "web": another unlock is under way\n'
+        assert waiting.wait(30) == NO_KEY
+    (ck.dir / "hang").unlink()
+    ck.run("unlock", "web", status=DONE)
+    assert os.listdir(ck.mnt) == []
+    ck.umount()
+
+
+def test_unmounted_while_a_source_hangs(ck, hanging):
+    with child(ck.argv("unlock", "web"), env=ck.env, stderr=subprocess.PIPE) as waiting:
+        wait_until("the source", hanging.exists)
+        ck.umount()
+        assert waiting.wait(30) == FAILED
+
+
+# ---- what can happen meanwhile
+
+def test_two_locks_at_once(ck):
+    ck.volume()
+    with ck.mounted() as mnt:
+        (mnt / "f").write_bytes(os.urandom(8 << 20))
+        for _ in range(5):
+            both = [subprocess.Popen(ck.argv("lock", "web"), env=ck.env) for _ in range(2)]
+            assert [p.wait(60) for p in both] == [DONE, DONE]
+            assert outcome(lambda: os.stat(mnt / "f"), 0) == errno.ENOKEY
+            ck.run("unlock", "web", status=DONE)
+        assert os.stat(mnt / "f").st_size == 8 << 20
+
+
+def test_server_dies(ck):
+    """A lock that waits for a server is told that it died; a dead one is not locked."""
+    ck.volume()
+    ck.mount()
+    server = ck.state()["server_pid"]
+    os.kill(server, signal.SIGSTOP)
+    with child(ck.argv("lock", "web", "--timeout", "250ms"), env=ck.env, stderr=subprocess.PIPE) as waiting:
+        keeper = ck.state()["keeper_pid"]
+        wait_until("the lock", lambda: open(f"/proc/{keeper}/task/{keeper}/children").read().split() != [str(server)])
+        os.kill(server, signal.SIGKILL)
+        assert waiting.wait(30) == FAILED
+        assert b"the server died" in waiting.stderr.read()
+    for command in ("lock", "unlock"):
+        done = ck.run(command, "web", status=FAILED)
+        assert done.stderr == f'ckrfs: cannot {command} "web": its server died\n'
+    ck.umount()
+    ck.mount()
+    ck.run("lock", "web", status=DONE)
+    os.kill(ck.state()["server_pid"], signal.SIGKILL)
+    wait_until("the failure", lambda: ck.state()["state"] == "failed")
+    ck.run("unlock", "web", status=FAILED)
+    ck.umount()
+
+
+def test_control_messages(ck):
+    """What is not from our own client."""
+    ck.volume()
+    with ck.mounted():
+        def ask(text):
+            with socket.socket(socket.AF_UNIX) as s:
+                s.connect(str(ck.runtime / "mounts" / "web" / "control"))
+                s.sendall(text)
+                return s.makefile().readline()
+
+        assert "timeout_ms" in ask(b'{"version":1,"command":"lock","timeout_ms":-5}\n')
+        assert ask(b'{"version":1,"command":"lock"}\n') == '{"version":1,"ok":true}\n'
+        assert '"status":1' in ask(b'{"version":1,"command":"unlock","key":7}\n')
+        assert ask(b'{"version":1,"command":"unlock"}\n') == '{"version":1,"ok":true}\n'
