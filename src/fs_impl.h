@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What the files of the fs layer share: fs.c (life, attributes), fs_dir.c, fs_file.c, fs_xattr.c, fs_loop.c
- * (threads), fs_transport.c (the raw protocol where libfuse hides it). */
+ * (threads), fs_transport.c (the raw protocol where libfuse hides it), fs_compat.c (requests libfuse does not
+ * know). */
 #ifndef CKRFS_FS_IMPL_H
 #define CKRFS_FS_IMPL_H
 
@@ -24,6 +25,7 @@ struct fs {
 	double attr_timeout, entry_timeout, negative_timeout; /* seconds, as libfuse has them */
 	bool writeback;                                       /* negotiated */
 	bool keep_cache;                                      /* page cache outlives opens */
+	bool long_setxattr;                                   /* negotiated: FUSE_SETXATTR has flags */
 	uid_t self_uid;
 	gid_t self_gid;
 };
@@ -80,6 +82,8 @@ void fs_act_done(void);
 
 /* Clears set-user-ID and set-group-ID as a write by somebody without CAP_FSETID does (inode(7)). */
 int fs_kill_suidgid(int fd);
+/* The same for requests in which the kernel cannot say whether to: done unless root asks. */
+int fs_kill_suidgid_for(fuse_req_t req, struct format_file *file);
 
 int fs_handle_new(struct fs *fs, struct node *node, struct fs_handle **ret, uint64_t *ret_id);
 struct fs_handle *fs_handle_get(struct fs *fs, uint64_t id);
@@ -120,6 +124,20 @@ bool fs_transport_kills_suidgid(void);
 bool fs_transport_is_cached_write(void);
 /* Does answering it take so long that what waits behind it should not? */
 bool fs_transport_is_large(const struct fuse_buf *request);
+
+/* ---- fs_compat.c: all concern the request that this thread has read and not yet answered ---- */
+
+struct iovec;
+/* Makes of the message something that libfuse knows; its new size. */
+size_t fs_compat_request(const struct fs *fs, void *buf, size_t size);
+/* Sends libfuse's answer in the form that the kernel asked for. */
+ssize_t fs_compat_reply(int fd, struct iovec *iov, int count);
+/* Is the file to be created one without a name (O_TMPFILE)? */
+bool fs_compat_is_tmpfile(void);
+/* Does setting this ACL clear the set-group-ID bit, as chmod(2) by somebody who is not in the group does? */
+bool fs_compat_kills_sgid(void);
+/* Adds the time of birth of the lower's inode to the answer, if it was asked for. */
+void fs_compat_take_birth(int fd);
 
 /* ---- operations ---- */
 

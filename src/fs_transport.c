@@ -43,13 +43,16 @@ static const void *request_body(uint32_t opcode, size_t size)
 }
 
 /* What libfuse does not ask for, but the kernel offers and we do. */
-static void extend_init(const struct iovec *iov)
+static void extend_init(struct fs *fs, const struct iovec *iov)
 {
 	const struct fuse_init_in *in = request_body(FUSE_INIT, offsetof(struct fuse_init_in, flags2));
 	struct fuse_init_out *out = iov[1].iov_base;
 
 	if (in && in->flags & FUSE_HANDLE_KILLPRIV_V2)
 		out->flags |= FUSE_HANDLE_KILLPRIV_V2;
+	fs->long_setxattr = in && in->flags & FUSE_SETXATTR_EXT;
+	if (fs->long_setxattr)
+		out->flags |= FUSE_SETXATTR_EXT;
 }
 
 static ssize_t transport_writev(int fd, struct iovec *iov, int count, void *userdata)
@@ -60,8 +63,8 @@ static ssize_t transport_writev(int fd, struct iovec *iov, int count, void *user
 	ssize_t n;
 
 	if (init)
-		extend_init(iov);
-	n = writev(fd, iov, count);
+		extend_init(fs, iov);
+	n = fs_compat_reply(fd, iov, count);
 	if (n >= 0 && init && fs->p.ready)
 		fs->p.ready(fs->p.ready_ctx);
 	return n;
@@ -69,7 +72,9 @@ static ssize_t transport_writev(int fd, struct iovec *iov, int count, void *user
 
 static ssize_t transport_read(int fd, void *buf, size_t size, void *userdata)
 {
-	return read(fd, buf, size);
+	ssize_t n = read(fd, buf, size);
+
+	return n > 0 ? (ssize_t)fs_compat_request(userdata, buf, (size_t)n) : n;
 }
 
 int fs_transport_attach(struct fs *fs, int fuse_fd)
