@@ -456,6 +456,7 @@ static int grow(struct access *a, uint64_t size)
 
 static int set_size(struct access *a, uint64_t size)
 {
+	uint64_t old = a->size;
 	int r;
 
 	if (size == 0) {
@@ -466,7 +467,13 @@ static int set_size(struct access *a, uint64_t size)
 	}
 	if (size == a->size)
 		return 0;
-	return size < a->size ? shrink(a, size) : grow(a, size);
+	if (size < old)
+		return shrink(a, size);
+	r = grow(a, size);
+	/* What the lower refuses leaves the file as it was, without the padding. */
+	if (r < 0 && old && old < a->size)
+		shrink(a, old);
+	return r;
 }
 
 int gocryptfs_truncate(struct format *f, struct format_file *file, struct format_io *io, uint64_t size)
