@@ -404,6 +404,15 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	node_put(fs->nodes, node);
 }
 
+/*
+ * After unlink(2) the kernel sends the time of it, which it keeps itself under writeback caching, to an inode
+ * that may be gone for good. Told so, it would report a lost write to the next syncfs(2).
+ */
+static bool is_late_time(int r, int to_set)
+{
+	return r == -ESTALE && to_set && !(to_set & ~(FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_CTIME));
+}
+
 static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 		       struct fuse_file_info *fi)
 {
@@ -420,10 +429,14 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 		r = set_size(fs, node, (uint64_t)attr->st_size);
 	if (r == 0)
 		r = set_and_ask(fs, node, attr, to_set, &st);
-	if (r < 0)
+	if (is_late_time(r, to_set)) {
+		st = (struct stat){.st_ino = node->ino, .st_mode = node->type};
+		fuse_reply_attr(req, &st, 0);
+	} else if (r < 0) {
 		fs_reply_err(req, r);
-	else
+	} else {
 		fuse_reply_attr(req, &st, fs->attr_timeout);
+	}
 	node_put(fs->nodes, node);
 }
 
