@@ -181,6 +181,17 @@ int fs_kill_suidgid(int fd)
 	return st.st_mode & kill ? store_chmod(fd, st.st_mode & 07777 & ~kill) : 0;
 }
 
+int fs_kill_suidgid_for(fuse_req_t req, struct format_file *file)
+{
+	int r;
+
+	if (fuse_req_ctx(req)->uid == 0)
+		return 0;
+	r = fs_kill_suidgid(format_file_fd(file));
+	format_file_fd_done(file);
+	return r;
+}
+
 /* ---- handles ---- */
 
 int fs_handle_new(struct fs *fs, struct node *node, struct fs_handle **ret, uint64_t *ret_id)
@@ -246,6 +257,9 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
 	/* The second version, which fs_transport.c negotiates, saves a question per write. */
 	conn->want &= ~(unsigned)FUSE_CAP_HANDLE_KILLPRIV;
+#ifdef FUSE_CAP_SETXATTR_EXT
+	conn->want &= ~(unsigned)FUSE_CAP_SETXATTR_EXT; /* fs_compat.c does it, with every libfuse */
+#endif
 	conn->want |= conn->capable & (FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK);
 	if (fs->writeback)
 		conn->want |= conn->capable & FUSE_CAP_WRITEBACK_CACHE;
@@ -364,8 +378,10 @@ static int set_and_ask(struct fs *fs, struct node *node, const struct stat *attr
 		fs_file_mtime_told(fs, node);
 	if (r == 0)
 		r = store_stat_fd(inode.fd.fd, ret_st);
-	if (r == 0)
+	if (r == 0) {
 		fs_attr(fs, &inode, ret_st);
+		fs_compat_take_birth(inode.fd.fd);
+	}
 	if (file) {
 		format_file_fd_done(file);
 		fs_file_put(fs, node);

@@ -11,6 +11,9 @@
 #include "store.h"
 #include "util.h"
 
+/* Bytes copied by one request, which nobody can interrupt. */
+enum { COPY_MAX = 128 << 20 };
+
 /* ---- the inode's file ---- */
 
 /* Counts a use of the file if the inode has one. Lock held. */
@@ -321,12 +324,33 @@ static int create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mo
 	return r;
 }
 
+/* O_TMPFILE: a file that no directory has; link(2) may give it a name later. */
+static int create_unnamed(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi,
+			  struct fuse_entry_param *ret_entry)
+{
+	struct fs *fs = fs_of(req);
+	struct fs_inode dir;
+	int fd, r = fs_inode_get(fs, parent, &dir);
+
+	if (r < 0)
+		return r;
+	r = fs_act(req);
+	if (r == 0) {
+		fd = store_open(dir.fd.fd, ".", O_RDWR | O_TMPFILE, mode);
+		fs_act_done();
+		r = fd < 0 ? fd : create_finish(fs, fd, fi, ret_entry);
+	}
+	fs_inode_put(fs, &dir);
+	return r;
+}
+
 static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		      struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
 	struct fuse_entry_param entry;
-	int r = create(req, parent, name, mode, fi, &entry);
+	int r = fs_compat_is_tmpfile() ? create_unnamed(req, parent, mode, fi, &entry)
+				       : create(req, parent, name, mode, fi, &entry);
 
 	if (r < 0) {
 		fs_reply_err(req, r);
@@ -458,6 +482,8 @@ static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset,
 	if (file)
 		r = io ? format_fallocate(fs->p.format, file, io, mode, (uint64_t)offset, (uint64_t)length)
 		       : -ENOMEM;
+	if (r == 0)
+		r = fs_kill_suidgid_for(req, file);
 	fs_reply_err(req, r);
 }
 
@@ -476,6 +502,28 @@ static void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, s
 		fuse_reply_lseek(req, (off_t)found);
 }
 
+static void op_copy_file_range(fuse_req_t req, fuse_ino_t ino, off_t offset, struct fuse_file_info *fi,
+			       fuse_ino_t to_ino, off_t to, struct fuse_file_info *to_fi, size_t size,
+			       int flags)
+{
+	struct fs *fs = fs_of(req);
+	struct format_file *file = file_of(fs, fi), *to_file = file_of(fs, to_fi);
+	ssize_t n = -EBADF;
+	int r;
+
+	if (file && to_file)
+		n = format_copy(fs->p.format, file, (uint64_t)offset, to_file, (uint64_t)to,
+				min_u64(size, COPY_MAX));
+	if (n >= 0) {
+		r = fs_kill_suidgid_for(req, to_file);
+		n = r < 0 ? r : n;
+	}
+	if (n < 0)
+		fs_reply_err(req, (int)n);
+	else
+		fuse_reply_write(req, (size_t)n);
+}
+
 void fs_file_operations(struct fuse_lowlevel_ops *ops)
 {
 	ops->open = op_open;
@@ -486,6 +534,7 @@ void fs_file_operations(struct fuse_lowlevel_ops *ops)
 	ops->fsync = op_fsync;
 	ops->fallocate = op_fallocate;
 	ops->lseek = op_lseek;
+	ops->copy_file_range = op_copy_file_range;
 	/* No flush: a directory of a local file system has nothing to say at close(2), and the kernel stops
 	 * asking. No locks: the kernel's own are right for a mount that is on one machine. */
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What the files of the fs layer share: fs.c (life, attributes), fs_dir.c, fs_file.c, fs_xattr.c, fs_lock.c,
- * fs_loop.c (threads), fs_transport.c (the raw protocol where libfuse hides it), fs_passthrough.c. */
+ * fs_loop.c (threads), fs_transport.c (the raw protocol where libfuse hides it), fs_compat.c (requests that
+ * libfuse does not know), fs_passthrough.c. */
 #ifndef CKRFS_FS_IMPL_H
 #define CKRFS_FS_IMPL_H
 
@@ -29,6 +30,7 @@ struct fs {
 	bool keep_cache;                                      /* page cache outlives opens */
 	unsigned passthrough_depth;                           /* 0: none */
 	_Atomic bool passthrough;                             /* negotiated */
+	bool long_setxattr;                                   /* negotiated: FUSE_SETXATTR has flags */
 	uid_t self_uid;
 	gid_t self_gid;
 };
@@ -85,6 +87,8 @@ void fs_act_done(void);
 
 /* Clears set-user-ID and set-group-ID as a write by somebody without CAP_FSETID does (inode(7)). */
 int fs_kill_suidgid(int fd);
+/* The same for requests in which the kernel cannot say whether to: done unless root asks. */
+int fs_kill_suidgid_for(fuse_req_t req, struct format_file *file);
 
 int fs_handle_new(struct fs *fs, struct node *node, struct fs_handle **ret, uint64_t *ret_id);
 struct fs_handle *fs_handle_get(struct fs *fs, uint64_t id);
@@ -162,6 +166,20 @@ void fs_passthrough_probe(struct fs *fs);
 int32_t fs_passthrough_backing(struct fs *fs, struct node *node, struct format_file *file);
 /* For node_table_new(): the inode goes. */
 void fs_passthrough_forget(void *ctx, struct node *node);
+
+/* ---- fs_compat.c: all concern the request that this thread has read and not yet answered ---- */
+
+struct iovec;
+/* Makes of the message something that libfuse knows; its new size. */
+size_t fs_compat_request(const struct fs *fs, void *buf, size_t size);
+/* Sends libfuse's answer in the form that the kernel asked for. */
+ssize_t fs_compat_reply(int fd, struct iovec *iov, int count);
+/* Is the file to be created one without a name (O_TMPFILE)? */
+bool fs_compat_is_tmpfile(void);
+/* Does setting this ACL clear the set-group-ID bit, as chmod(2) by somebody who is not in the group does? */
+bool fs_compat_kills_sgid(void);
+/* Adds the time of birth of the lower's inode to the answer, if it was asked for. */
+void fs_compat_take_birth(int fd);
 
 /* ---- operations ---- */
 

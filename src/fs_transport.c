@@ -66,6 +66,9 @@ static void extend_init(struct fs *fs, const struct iovec *iov)
 
 	if (in && in->flags & FUSE_HANDLE_KILLPRIV_V2)
 		out->flags |= FUSE_HANDLE_KILLPRIV_V2;
+	fs->long_setxattr = in && in->flags & FUSE_SETXATTR_EXT;
+	if (fs->long_setxattr)
+		out->flags |= FUSE_SETXATTR_EXT;
 	if (iov[1].iov_len >= INIT_OUT_STACK_DEPTH + sizeof(depth)) {
 		depth = fs_passthrough_offered(fs, in && in->flags & FUSE_INIT_EXT &&
 							   request_flags2() & INIT_FLAGS2_PASSTHROUGH);
@@ -112,7 +115,7 @@ static ssize_t transport_writev(int fd, struct iovec *iov, int count, void *user
 		extend_init(fs, iov);
 	else
 		extend_open(iov, count);
-	n = writev(fd, iov, count);
+	n = fs_compat_reply(fd, iov, count);
 	if (n >= 0 && init)
 		init_done(fs);
 	return n;
@@ -120,7 +123,9 @@ static ssize_t transport_writev(int fd, struct iovec *iov, int count, void *user
 
 static ssize_t transport_read(int fd, void *buf, size_t size, void *userdata)
 {
-	return read(fd, buf, size);
+	ssize_t n = read(fd, buf, size);
+
+	return n > 0 ? (ssize_t)fs_compat_request(userdata, buf, (size_t)n) : n;
 }
 
 void fs_transport_set_backing(int32_t backing)
