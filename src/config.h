@@ -41,8 +41,11 @@ struct config {
 	int low_latency;  /* enum config_auto */
 	unsigned threads; /* 0: as many as processors, 2 at least, 8 at most */
 	char *owner;      /* user name or uid that may control the mount besides root; NULL: who mounts */
-	char *log;        /* "syslog", "stderr" or a path */
-	int log_level;    /* enum log_level */
+	char *uid_map, *gid_map;       /* ranges of ids, idmap.h; NULL: as on the lower */
+	char *present_owner;           /* "UID" or "UID:GID" that everything appears to belong to; NULL */
+	bool idmap;                    /* the FUSE mount may be idmapped */
+	char *log;                     /* "syslog", "stderr" or a path */
+	int log_level;                 /* enum log_level */
 	uint64_t stop_timeout_ms;      /* how long open files are served after a stop while busy */
 	struct config_origin *origins; /* one per option of the table: where the value came from */
 };

@@ -84,6 +84,7 @@ void fs_directory_put(struct fs *fs, struct fs_directory *dir)
 void fs_attr(struct fs *fs, struct fs_inode *inode, struct stat *st)
 {
 	format_attr(fs->p.format, inode->fd.fd, st);
+	fs_ids_show(fs, st);
 }
 
 static int entry_finish(struct fs *fs, const struct stat *st, uint64_t id, struct fuse_entry_param *ret)
@@ -99,6 +100,7 @@ static int entry_finish(struct fs *fs, const struct stat *st, uint64_t id, struc
 	};
 	if (!format_attr_needs_fd(fs->p.format, st->st_mode)) {
 		format_attr(fs->p.format, -1, &ret->attr);
+		fs_ids_show(fs, &ret->attr);
 		return 0;
 	}
 	r = fs_inode_get(fs, id, &inode);
@@ -156,11 +158,8 @@ void fs_reply_entry(fuse_req_t req, int r, const struct fuse_entry_param *entry)
 int fs_act(fuse_req_t req)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
-	struct fs *fs = fs_of(req);
 
-	if (fs->p.act_as_caller)
-		return store_act_as(ctx->uid, ctx->gid, ctx->umask);
-	return store_act_as(fs->self_uid, fs->self_gid, ctx->umask);
+	return fs_ids_act(fs_of(req), ctx->uid, ctx->gid, ctx->umask);
 }
 
 void fs_act_done(void)
@@ -330,13 +329,12 @@ static int set_times(int fd, const struct stat *attr, int to_set)
 }
 
 /* Owner before mode: chown(2) clears bits that chmod(2) may set. */
-static int set_attributes(int fd, const struct stat *attr, int to_set)
+static int set_attributes(const struct fs *fs, int fd, const struct stat *attr, int to_set)
 {
 	int r = 0;
 
 	if (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
-		r = store_chown(fd, to_set & FUSE_SET_ATTR_UID ? attr->st_uid : (uid_t)-1,
-				to_set & FUSE_SET_ATTR_GID ? attr->st_gid : (gid_t)-1);
+		r = fs_ids_chown(fs, fd, attr, to_set & FUSE_SET_ATTR_UID, to_set & FUSE_SET_ATTR_GID);
 	if (r == 0 && to_set & FUSE_SET_ATTR_MODE)
 		r = store_chmod(fd, attr->st_mode & 07777);
 	if (r == 0 && to_set & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME |
@@ -359,7 +357,7 @@ static int set_and_ask(struct fs *fs, struct node *node, const struct stat *attr
 		inode.fd.fd = format_file_fd(file);
 	else if ((r = node_fd(fs->nodes, node, &inode.fd)) < 0)
 		return r;
-	r = set_attributes(inode.fd.fd, attr, to_set);
+	r = set_attributes(fs, inode.fd.fd, attr, to_set);
 	if (r == 0 && to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW))
 		fs_file_mtime_told(fs, node);
 	if (r == 0)

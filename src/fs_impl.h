@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files of the fs layer share: fs.c (life, attributes), fs_dir.c, fs_file.c, fs_xattr.c, fs_loop.c
+/* What the files of the fs layer share: fs.c (life, attributes), fs_dir.c, fs_file.c, fs_ids.c
+ * (whose things are), fs_xattr.c, fs_loop.c
  * (threads), fs_transport.c (the raw protocol where libfuse hides it). */
 #ifndef CKRFS_FS_IMPL_H
 #define CKRFS_FS_IMPL_H
@@ -99,12 +100,26 @@ void fs_file_mtime_told(struct fs *fs, struct node *node);
 /* The file if it is open now, counted; NULL. */
 struct format_file *fs_file_if_open(struct fs *fs, struct node *node);
 
+/* ---- fs_ids.c ---- */
+
+/* Attributes of the lower become what the mount shows. */
+void fs_ids_show(const struct fs *fs, struct stat *st);
+/* chown(2) by ids of the mount: -EOVERFLOW for those that the lower has none for, -EPERM if all belong to
+ * one. */
+int fs_ids_chown(const struct fs *fs, int fd, const struct stat *attr, bool set_uid, bool set_gid);
+/* store_act_as() for a caller of the mount. -EOVERFLOW */
+int fs_ids_act(const struct fs *fs, uid_t uid, gid_t gid, mode_t mask);
+/* Does the attribute hold ids that are to be mapped (idmap_acl_show(), idmap_acl_set())? */
+bool fs_ids_in_xattr(const struct fs *fs, const char *name);
+
 /* ---- fs_loop.c ---- */
 
 int fs_loop_new(struct fs *fs, unsigned threads, struct fs_loop **ret);
 void fs_loop_free(struct fs_loop *loop);
 int fs_loop_run(struct fs_loop *loop);
 void fs_loop_stop(struct fs_loop *loop);
+/* The same, and fs_loop_run() returns r. */
+void fs_loop_fail(struct fs_loop *loop, int r);
 /* Room for the request that this thread answers; NULL when out of memory. */
 struct format_io *fs_loop_io(void);
 /* The request as the kernel sent it. */

@@ -382,6 +382,11 @@ void fs_loop_stop(struct fs_loop *loop)
 	loop_end(loop, 0);
 }
 
+void fs_loop_fail(struct fs_loop *loop, int r)
+{
+	loop_end(loop, r);
+}
+
 int fs_loop_new(struct fs *fs, unsigned threads, struct fs_loop **ret)
 {
 	struct fs_loop *loop = calloc(1, sizeof(*loop));

@@ -15,6 +15,7 @@
 
 #include "cleanup.h"
 #include "cpu_latency.h"
+#include "idmap.h"
 #include "log.h"
 #include "sandbox.h"
 #include "store.h"
@@ -28,7 +29,8 @@ struct server {
 	int channel;
 	int latency_fd; /* -1: none */
 	unsigned protections;
-	pthread_mutex_t lock; /* guards the members below */
+	struct idmap *uid_map, *gid_map; /* NULL: none; live as long as the process */
+	pthread_mutex_t lock;            /* guards the members below */
 	size_t n_damages;
 	uint64_t damages[DAMAGES_REMEMBERED];
 };
@@ -214,6 +216,37 @@ static unsigned thread_count(const struct config *cfg)
 	return (unsigned)min_u64(THREADS_MAX, max_u64(THREADS_MIN, cpus > 0 ? (uint64_t)cpus : 1));
 }
 
+/* Whose things are. The texts were checked when they were set. */
+static int identity_fill(struct server *s, struct fs_params *params, struct error *err)
+{
+	const struct config *cfg = s->mount->config;
+	int r = 0;
+
+	if (cfg->uid_map)
+		r = idmap_parse(cfg->uid_map, &s->uid_map, NULL);
+	if (r == 0 && cfg->gid_map)
+		r = idmap_parse(cfg->gid_map, &s->gid_map, NULL);
+	if (r == 0 && cfg->present_owner)
+		r = idmap_parse_owner(cfg->present_owner, &params->owner_uid, &params->owner_gid);
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot set up the maps of ids");
+	params->uid_map = s->uid_map;
+	params->gid_map = s->gid_map;
+	params->one_owner = cfg->present_owner;
+	params->idmapped = cfg->idmap;
+	/* All that is made belongs to who mounts. */
+	params->act_as_caller = geteuid() == 0 && !params->one_owner;
+	return 0;
+}
+
+static int serve_error(const struct config *cfg, int r, struct error *err)
+{
+	if (r == -EOPNOTSUPP && cfg->idmap)
+		return error_set(err, r, EXIT_STATUS_UNSUPPORTED,
+				 "idmap = yes: the kernel's FUSE has no idmapped mounts, Linux 6.12 has");
+	return error_errno(err, r, EXIT_STATUS_FAILED, "the FUSE device failed");
+}
+
 static int serve(struct server *s, struct error *err)
 {
 	const struct mount *m = s->mount;
@@ -227,7 +260,6 @@ static int serve(struct server *s, struct error *err)
 		.latency_fd = s->latency_fd,
 		.writeback = cfg->writeback,
 		.shared = cfg->shared,
-		.act_as_caller = geteuid() == 0,
 		.attr_timeout_ms = cfg->attr_timeout_ms,
 		.entry_timeout_ms = cfg->entry_timeout_ms,
 		.negative_timeout_ms = cfg->negative_timeout_ms,
@@ -238,12 +270,14 @@ static int serve(struct server *s, struct error *err)
 	int r = format_start(m->format, damage_found, s, err);
 
 	if (r == 0)
+		r = identity_fill(s, &params, err);
+	if (r == 0)
 		r = fs_new(&params, &fs, err);
 	if (r < 0)
 		return r;
 	r = fs_serve(fs);
 	fs_free(fs);
-	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "the FUSE device failed") : 0;
+	return r < 0 ? serve_error(cfg, r, err) : 0;
 }
 
 static void __attribute__((noreturn)) server_run(const struct mount *m, int channel)
