@@ -113,20 +113,21 @@ static int entry_finish(struct fs *fs, const struct stat *st, uint64_t id, struc
 	return 0;
 }
 
-int fs_entry(struct fs *fs, int dir_fd, const char *disk, struct fuse_entry_param *ret)
+int fs_entry(struct fs *fs, const struct fs_directory *dir, const char *disk, struct fuse_entry_param *ret)
 {
 	struct stat st;
 	uint64_t id;
-	int r = node_lookup(fs->nodes, dir_fd, disk, &st, &id);
+	int r = node_lookup(fs->nodes, dir->inode.node, dir->dir.fd, disk, &st, &id);
 
 	return r < 0 ? r : entry_finish(fs, &st, id, ret);
 }
 
-int fs_entry_fd(struct fs *fs, int fd, struct fuse_entry_param *ret)
+int fs_entry_fd(struct fs *fs, int fd, const struct fs_directory *dir, const char *disk,
+		struct fuse_entry_param *ret)
 {
 	struct stat st;
 	uint64_t id;
-	int r = node_lookup_fd(fs->nodes, fd, &st, &id);
+	int r = node_lookup_fd(fs->nodes, fd, dir->inode.node, disk, &st, &id);
 
 	return r < 0 ? r : entry_finish(fs, &st, id, ret);
 }
@@ -268,7 +269,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	if (r == 0) {
 		r = format_name_encode(fs->p.format, &dir.dir, name, &disk);
 		if (r == 0)
-			r = fs_entry(fs, dir.dir.fd, disk.disk, &entry);
+			r = fs_entry(fs, &dir, disk.disk, &entry);
 		fs_directory_put(fs, &dir);
 	}
 	if (r == -ENOENT && fs->negative_timeout > 0) {

@@ -66,8 +66,10 @@ void fs_directory_put(struct fs *fs, struct fs_directory *dir);
 
 /* Looks a name up by how it stands on disk, and fills what the kernel is told. Counts a lookup: undo with
  * node_forget(). */
-int fs_entry(struct fs *fs, int dir_fd, const char *disk, struct fuse_entry_param *ret);
-int fs_entry_fd(struct fs *fs, int fd, struct fuse_entry_param *ret);
+int fs_entry(struct fs *fs, const struct fs_directory *dir, const char *disk, struct fuse_entry_param *ret);
+/* The same for what is open already. */
+int fs_entry_fd(struct fs *fs, int fd, const struct fs_directory *dir, const char *disk,
+		struct fuse_entry_param *ret);
 /* Attributes as the volume has them; fd as in format_attr(), -1: opened when needed. */
 void fs_attr(struct fs *fs, struct fs_inode *inode, struct stat *st);
 

@@ -193,6 +193,18 @@ int store_stat_fd(int fd, struct stat *ret)
 	return fstat(fd, ret) < 0 ? -errno : 0;
 }
 
+int store_birth(int fd, uint64_t *ret_ns)
+{
+	struct statx st;
+
+	if (statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BTIME, &st) < 0)
+		return -errno;
+	*ret_ns = st.stx_mask & STATX_BTIME
+			  ? (uint64_t)st.stx_btime.tv_sec * 1000000000 + st.stx_btime.tv_nsec
+			  : 0;
+	return 0;
+}
+
 int store_chmod(int fd, mode_t mode)
 {
 	return fchmodat(proc_fd, fd_name(fd).text, mode, 0) < 0 ? -errno : 0;

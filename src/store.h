@@ -58,7 +58,8 @@ int store_open_handle(int mount_fd, const struct store_handle *h, int flags);
 
 int store_stat(int dir_fd, const char *name, struct stat *ret);
 int store_stat_fd(int fd, struct stat *ret);
-int store_chmod(int fd, mode_t mode); /* PROC */
+int store_birth(int fd, uint64_t *ret_ns); /* time of birth, statx(2); 0 where it is not kept */
+int store_chmod(int fd, mode_t mode);      /* PROC */
 int store_chown(int fd, uid_t uid, gid_t gid);
 int store_utimens(int fd, const struct timespec times[2]); /* PROC */
 int store_statvfs(int fd, struct statvfs *ret);
