@@ -494,6 +494,11 @@ int fs_new(const struct fs_params *params, struct fs **ret, struct error *err)
 	return 0;
 }
 
+bool fs_has_handles(const struct fs *fs)
+{
+	return node_table_has_handles(fs->nodes);
+}
+
 int fs_serve(struct fs *fs)
 {
 	return fs_loop_run(fs->loop);

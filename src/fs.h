@@ -46,6 +46,9 @@ struct fs;
 
 int fs_new(const struct fs_params *params, struct fs **ret, struct error *err);
 
+/* Are inodes found by handle? The lower may have none, or it may not be allowed. */
+bool fs_has_handles(const struct fs *fs);
+
 /* Serves until the file system is unmounted (0), fs_stop() (0), or the device fails (negative errno). */
 int fs_serve(struct fs *fs);
 

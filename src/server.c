@@ -28,7 +28,7 @@ struct server {
 	const struct mount *mount;
 	int channel;
 	int latency_fd; /* -1: none */
-	unsigned protections;
+	unsigned protections, features;
 	struct idmap *uid_map, *gid_map; /* NULL: none; live as long as the process */
 	pthread_mutex_t lock;            /* guards the members below */
 	size_t n_damages;
@@ -78,6 +78,7 @@ static void send_ready(void *ctx)
 	struct server_message msg = {.type = SERVER_READY};
 
 	msg.protections = s->protections;
+	msg.features = s->features;
 	send_message(s->channel, &msg, 0);
 }
 
@@ -275,6 +276,8 @@ static int serve(struct server *s, struct error *err)
 		r = fs_new(&params, &fs, err);
 	if (r < 0)
 		return r;
+	s->features = (fs_has_handles(fs) ? SERVER_FILE_HANDLES : 0) |
+		      (params.act_as_caller ? SERVER_CALLER_IDS : 0);
 	r = fs_serve(fs);
 	fs_free(fs);
 	return r < 0 ? serve_error(cfg, r, err) : 0;
