@@ -2,11 +2,13 @@
 """Whose things are: uid-map, gid-map, present-owner, idmapped mounts."""
 import contextlib
 import ctypes
+import json
 import os
 import stat
 import struct
 import subprocess
 
+import containers
 import pytest
 from support import CONFIG, UID, as_user, child, errno_of, kernel_lacks, run
 
@@ -306,3 +308,33 @@ def test_as_the_kernel(ck):
             check_foreign(mapped)
     finally:
         run("umount", source)
+
+
+def test_crun_with_idmap(ck, volume):
+    """A container with a user namespace of its own sees the volume's ids as they are: option "idmap" of its mount."""
+    if release() < (6, 12):
+        kernel_lacks("idmapped mounts of FUSE")
+
+    class Mapped(containers.Oci):
+        def argv(self, volume, script, **options):
+            argv = super().argv(volume, script, **options)
+            config = self.dir / f"bundle{self.count}" / "config.json"
+            oci = json.loads(config.read_text())
+            oci["linux"]["namespaces"] += [{"type": "user"}]
+            ids = [{"containerID": 0, "hostID": BASE, "size": 65536}]
+            oci["linux"].update(uidMappings=ids, gidMappings=ids)
+            oci["mounts"][2]["options"].append("idmap")
+            config.write_text(json.dumps(oci))
+            return argv
+
+    script = "touch /vol/by-root; su app -s /bin/sh -c 'touch /vol/by-app'; cat /proc/self/uid_map; " \
+             "stat -c '%n %u' /vol/by-root /vol/by-app /vol/old"
+    with volume(idmap="yes") as at:
+        at.chmod(0o777)
+        (at / "old").touch()
+        os.chown(at / "old", 7, 7)
+        (ck.dir / "run-crun").mkdir()
+        out = containers.run_in(Mapped("crun", ck.dir / "run-crun"), at, script)
+        assert out.split()[:3] == ["0", str(BASE), "65536"]
+        assert out.splitlines()[1:] == ["/vol/by-root 0", f"/vol/by-app {UID}", "/vol/old 7"]
+        assert lower_ids(ck, at / "by-root") == (0, 0) and lower_ids(ck, at / "by-app") == (UID, UID)
