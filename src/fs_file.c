@@ -272,12 +272,13 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 }
 
 /* The new file as the kernel is told of it, and its handle. */
-static int create_finish(struct fs *fs, int fd, struct fuse_file_info *fi, struct fuse_entry_param *ret_entry)
+static int create_finish(struct fs *fs, int fd, const struct fs_directory *dir, const char *disk,
+			 struct fuse_file_info *fi, struct fuse_entry_param *ret_entry)
 {
 	autofd int own = fd;
 	struct format_file *file;
 	struct node *node;
-	int r = fs_entry_fd(fs, fd, ret_entry);
+	int r = fs_entry_fd(fs, fd, dir, disk, ret_entry);
 
 	if (r < 0)
 		return r;
@@ -318,7 +319,7 @@ static int create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mo
 		fd = format_create(fs->p.format, &dir.dir, &disk, O_RDWR | O_CREAT | (fi->flags & O_EXCL),
 				   mode);
 		fs_act_done();
-		r = fd < 0 ? fd : create_finish(fs, fd, fi, ret_entry);
+		r = fd < 0 ? fd : create_finish(fs, fd, &dir, disk.disk, fi, ret_entry);
 	}
 	fs_directory_put(fs, &dir);
 	return r;
@@ -338,7 +339,7 @@ static int create_unnamed(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct
 	if (r == 0) {
 		fd = store_open(dir.fd.fd, ".", O_RDWR | O_TMPFILE, mode);
 		fs_act_done();
-		r = fd < 0 ? fd : create_finish(fs, fd, fi, ret_entry);
+		r = fd < 0 ? fd : create_finish(fs, fd, NULL, NULL, fi, ret_entry);
 	}
 	fs_inode_put(fs, &dir);
 	return r;

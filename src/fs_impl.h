@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files of the fs layer share: fs.c (life, attributes), fs_dir.c, fs_file.c, fs_xattr.c, fs_lock.c,
- * fs_loop.c (threads), fs_transport.c (the raw protocol where libfuse hides it), fs_compat.c (requests that
- * libfuse does not know), fs_passthrough.c. */
+/* What the files of the fs layer share: fs.c (life, attributes), fs_dir.c, fs_file.c, fs_ids.c (whose things
+ * are), fs_xattr.c, fs_lock.c, fs_loop.c (threads), fs_transport.c (the raw protocol where libfuse hides it),
+ * fs_compat.c (requests that libfuse does not know), fs_passthrough.c. */
 #ifndef CKRFS_FS_IMPL_H
 #define CKRFS_FS_IMPL_H
 
@@ -72,8 +72,10 @@ void fs_directory_put(struct fs *fs, struct fs_directory *dir);
 
 /* Looks a name up by how it stands on disk, and fills what the kernel is told. Counts a lookup: undo with
  * node_forget(). */
-int fs_entry(struct fs *fs, int dir_fd, const char *disk, struct fuse_entry_param *ret);
-int fs_entry_fd(struct fs *fs, int fd, struct fuse_entry_param *ret);
+int fs_entry(struct fs *fs, const struct fs_directory *dir, const char *disk, struct fuse_entry_param *ret);
+/* The same for what is open already; dir and disk NULL: it has no name. */
+int fs_entry_fd(struct fs *fs, int fd, const struct fs_directory *dir, const char *disk,
+		struct fuse_entry_param *ret);
 /* Attributes as the volume has them; fd as in format_attr(), -1: opened when needed. */
 void fs_attr(struct fs *fs, struct fs_inode *inode, struct stat *st);
 
@@ -109,6 +111,18 @@ void fs_file_mtime_told(struct fs *fs, struct node *node);
 void fs_file_restore_times(struct fs *fs);
 /* The file if it is open now, counted; NULL. */
 struct format_file *fs_file_if_open(struct fs *fs, struct node *node);
+
+/* ---- fs_ids.c ---- */
+
+/* Attributes of the lower become what the mount shows. */
+void fs_ids_show(const struct fs *fs, struct stat *st);
+/* chown(2) by ids of the mount: -EOVERFLOW for those that the lower has none for, -EPERM if all belong to
+ * one. */
+int fs_ids_chown(const struct fs *fs, int fd, const struct stat *attr, bool set_uid, bool set_gid);
+/* store_act_as() for a caller of the mount. -EOVERFLOW */
+int fs_ids_act(const struct fs *fs, uid_t uid, gid_t gid, mode_t mask);
+/* Does the attribute hold ids that are to be mapped (idmap_acl_show(), idmap_acl_set())? */
+bool fs_ids_in_xattr(const struct fs *fs, const char *name);
 
 /* ---- fs_loop.c ---- */
 

@@ -35,6 +35,8 @@ static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t
 		size = FORMAT_IO_MAX;
 	if (n == 0) {
 		n = format_getxattr(fs->p.format, inode.fd.fd, name, io->plain, size);
+		if (n > 0 && size > 0 && fs_ids_in_xattr(fs, name))
+			idmap_acl_show(fs->p.uid_map, fs->p.gid_map, io->plain, (size_t)n);
 		fs_inode_put(fs, &inode);
 	}
 	reply_sized(req, n, io ? io->plain : NULL, size);
@@ -83,13 +85,29 @@ static int kill_sgid(int fd)
 	return store_chmod(fd, st.st_mode & 07777 & ~(mode_t)S_ISGID);
 }
 
+/* The value of a request with the lower's ids, in the thread's room. */
+static int value_map(struct fs *fs, const char **value, size_t size)
+{
+	struct format_io *io = fs_loop_io();
+
+	if (!io)
+		return -ENOMEM;
+	if (size > FORMAT_IO_MAX)
+		return -E2BIG;
+	memcpy(io->plain, *value, size);
+	*value = (const char *)io->plain;
+	return idmap_acl_set(fs->p.uid_map, fs->p.gid_map, io->plain, size);
+}
+
 static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
 			int flags)
 {
 	struct fs *fs = fs_of(req);
 	struct fs_inode inode;
-	int r = fs_inode_get(fs, ino, &inode);
+	int r = fs_ids_in_xattr(fs, name) ? value_map(fs, &value, size) : 0;
 
+	if (r == 0)
+		r = fs_inode_get(fs, ino, &inode);
 	if (r == 0) {
 		r = format_setxattr(fs->p.format, inode.fd.fd, name, value, size, flags);
 		if (r == 0 && fs_compat_kills_sgid())

@@ -201,7 +201,7 @@ int store_birth(int fd, struct timespec *ret)
 {
 	struct statx st;
 
-	if (statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &st) < 0)
+	if (statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_BTIME, &st) < 0)
 		return -errno;
 	if (!(st.stx_mask & STATX_BTIME))
 		return -EOPNOTSUPP;
