@@ -213,6 +213,7 @@ static int handle_for_file(struct fs *fs, struct node *node, struct format_file 
 		return r;
 	}
 	h->file = file;
+	atomic_fetch_add(&fs->files_open, 1);
 	backing = fs_passthrough_backing(fs, node, file);
 	fs_transport_set_backing(backing);
 	fi->keep_cache = fs->keep_cache && !backing;
@@ -399,10 +400,10 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, s
 }
 
 /*
- * A write of the writeback cache happened when the kernel took it, which keeps the time itself and does not
- * always send it once more (Linux 6.18, after ftruncate(2)). So the lower's time from before the first such
- * write is kept, and set again when the file is synced or closed, unless the kernel has sent another one by
- * then (fs_file_mtime_told()).
+ * A write of the writeback cache (without it those of mappings seem to be, and are not) happened when the
+ * kernel took it, which keeps the time itself and does not always send it once more (Linux 6.18, after
+ * ftruncate(2)). So the lower's time from before the first such write is kept, and set again when the file is
+ * synced or closed, unless the kernel has sent another one by then (fs_file_mtime_told()).
  */
 static int mtime_hold(struct fs *fs, struct node *node, struct format_file *file)
 {
@@ -441,7 +442,7 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 		fs_reply_err(req, file ? -ENOMEM : -EBADF);
 		return;
 	}
-	if (fs_transport_is_cached_write())
+	if (fs->writeback && fs_transport_is_cached_write())
 		r = mtime_hold(fs, fs_handle_get(fs, fi->fh)->node, file);
 	n = r < 0 ? r : format_write(fs->p.format, file, io, buf, size, (uint64_t)offset);
 	if (n >= 0 && fs_transport_kills_suidgid()) {

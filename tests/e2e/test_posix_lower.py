@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What a mount passes on from the file system below it, and what outlives caches and mounts."""
+import mmap
 import os
+import time
 from pathlib import Path
 
 import posix_base as posix
@@ -162,3 +164,20 @@ def test_huge_directory_that_changes(ck):
                     os.mknod(at / f"new{len(seen)}")
             assert len(seen) == len(set(seen)) and {f"e{i}" for i in range(MANY)} <= set(seen)
             assert len(os.listdir(at)) == MANY
+
+
+@pytest.mark.parametrize("options", ["writeback=yes", "writeback=no", "passthrough=no", "shared=yes"])
+def test_write_through_a_mapping_moves_the_time(ck, volume, options):
+    with ck.mounted("vol") as at:
+        (at / "f").write_bytes(bytes(8192))
+        os.utime(at / "f", ns=(10**18, 10**18))
+    before = time.time_ns() - 10**9
+    with ck.mounted("vol", None, "-o", f"{options},attr-timeout=0") as at:
+        with open(at / "f", "r+b") as f, mmap.mmap(f.fileno(), 8192) as m:
+            m[5000:5004] = b"text"
+            m.flush()
+            assert os.fstat(f.fileno()).st_mtime_ns > before
+        seen = (at / "f").stat().st_mtime_ns
+        assert seen > before
+    with ck.mounted("vol") as at:
+        assert (at / "f").stat().st_mtime_ns == seen
