@@ -150,6 +150,59 @@ static void what_was_cut_off_does_not_come_back(void **state)
 	assert_int_equal(st.st_size, 18 + 2 * 4128);
 }
 
+static off_t size_of(const char *disk)
+{
+	struct stat st;
+
+	assert_int_equal(store_stat(dir.fd, disk, &st), 0);
+	return st.st_size;
+}
+
+/* What is appended to whole blocks, or cut off at a block's end, can lose nothing: it needs a note, and no
+ * room for blocks. */
+static void room_for_blocks_is_made_for_the_first_rewrite(void **state)
+{
+	static uint8_t content[3 * 4096];
+	struct format_file *file = create("f"), *other = create("g");
+
+	assert_false(exists(REDO_LOG));
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(format_write(format, file, &io, content, sizeof(content),
+					      (uint64_t)i * sizeof(content)),
+				 sizeof(content));
+	assert_int_equal(format_truncate(format, file, &io, 8 * 4096), 0);
+	assert_int_equal(format_truncate(format, file, &io, 8 * 4096 + 10), 0);
+	assert_int_equal(format_write(format, other, &io, content, 100, 0), 100);
+	assert_in_range(size_of(REDO_LOG), 1, 10000);
+	assert_int_equal(format_write(format, other, &io, content, 100, 100), 100);
+	assert_in_range(size_of(REDO_LOG), 8 << 20, 10 << 20);
+	format_file_free(file);
+	format_file_free(other);
+}
+
+/* The server was killed while it appended, and nothing had been rewritten: the note cuts off what came in
+ * part. */
+static void a_torn_end_is_cut_off_by_a_note(void **state)
+{
+	static uint8_t log[LOG_ROOM], want[3 * 4096];
+	struct format_file *file = create("f");
+	struct format_name name = encode("f");
+	int fd = store_open(dir.fd, name.disk, O_RDWR, 0);
+
+	assert_int_equal(format_write(format, file, &io, want, 4096, 0), 4096);
+	assert_int_equal(format_write(format, file, &io, want, 2 * 4096, 4096), 2 * 4096);
+	assert_in_range(size_of(REDO_LOG), 1, 10000);
+	assert_int_equal(store_truncate(fd, 18 + 2 * 4128 + 1000), 0);
+	crash(file, log);
+	assert_int_equal(open_format(CONFIG_FORMAT_GOCRYPTFS), 0);
+	assert_false(exists(REDO_LOG));
+	file = reopen("f");
+	assert_contents(file, want, 2 * 4096);
+	assert_int_equal(damages, 0);
+	format_file_free(file);
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -158,6 +211,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_torn_block_comes_back, setup_repairing, teardown),
 		cmocka_unit_test_setup_teardown(what_was_cut_off_does_not_come_back, setup_repairing,
 						teardown),
+		cmocka_unit_test_setup_teardown(room_for_blocks_is_made_for_the_first_rewrite,
+						setup_repairing, teardown),
+		cmocka_unit_test_setup_teardown(a_torn_end_is_cut_off_by_a_note, setup_repairing, teardown),
 	};
 
 	if (crypto_init() < 0)
