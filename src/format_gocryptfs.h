@@ -76,11 +76,16 @@ enum gocryptfs_leftover {
 /* What a name is of those above, gocryptfs's own included. */
 enum gocryptfs_leftover gocryptfs_leftover_kind(const char *disk);
 
-/* -ENOTEMPTY when a directory has anything but its IV and what interrupted operations left; *ret_iv tells
- * whether there is an IV. dir_fd: O_RDONLY. */
-int gocryptfs_check_removable(int dir_fd, bool *ret_iv);
-/* Removes what they left. -ENOTEMPTY as above; then some of it may be gone. */
-int gocryptfs_remove_leftovers(int dir_fd);
+/* What is in a directory that has no entries. */
+struct gocryptfs_remains {
+	bool iv;        /* its own */
+	bool leftovers; /* of interrupted operations */
+};
+/* -ENOTEMPTY when a directory has anything else. dir_fd: O_RDONLY. */
+int gocryptfs_check_removable(int dir_fd, struct gocryptfs_remains *ret);
+/* Removes the leftovers; no system call where none were seen. -ENOTEMPTY as above; then some of them may be
+ * gone. What comes meanwhile is rmdir(2)'s to find. */
+int gocryptfs_remove_leftovers(int dir_fd, const struct gocryptfs_remains *remains);
 
 /* Writes the IV of a new directory, durably. 5 system calls. */
 int gocryptfs_write_iv(int dir_fd, const uint8_t iv[GCFS_IV_SIZE]);

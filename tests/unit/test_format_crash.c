@@ -73,6 +73,29 @@ static void leftovers_do_not_keep_a_directory(void **state)
 	close(sub.fd);
 }
 
+/* The linker puts this in the place of store_getdents() (meson.build). */
+ssize_t __real_store_getdents(int fd, void *buf, size_t size);
+ssize_t __wrap_store_getdents(int fd, void *buf, size_t size);
+static unsigned directory_reads;
+
+ssize_t __wrap_store_getdents(int fd, void *buf, size_t size)
+{
+	directory_reads++;
+	return __real_store_getdents(fd, buf, size);
+}
+
+/* An empty directory is looked through once: its entries, and that there are no more. */
+static void removing_looks_once(void **state)
+{
+	struct format_name name = encode("d");
+
+	assert_int_equal(format_mkdir(format, &root, &name, 0700), 0);
+	directory_reads = 0;
+	assert_int_equal(format_rmdir(format, &root, &name), 0);
+	assert_int_equal(directory_reads, 2);
+	assert_false(exists(name.disk));
+}
+
 #define REDO_LOG "gocryptfs.longname.redo.1.name"
 enum { LOG_ROOM = 1 << 20 };
 
@@ -208,6 +231,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(empty_directories_get_a_new_iv, setup_repairing, teardown),
 		cmocka_unit_test_setup_teardown(leftovers_do_not_keep_a_directory, setup, teardown),
+		cmocka_unit_test_setup_teardown(removing_looks_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_torn_block_comes_back, setup_repairing, teardown),
 		cmocka_unit_test_setup_teardown(what_was_cut_off_does_not_come_back, setup_repairing,
 						teardown),
