@@ -14,9 +14,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from support import BUSY, DONE, FAILED, NO_VOLUME, REPO, USAGE, WRONG_KEY, Gocryptfs, alive, run
+from support import BUSY, DAMAGED, DONE, FAILED, NO_VOLUME, REPAIRED, REPO, USAGE, WRONG_KEY, Gocryptfs, alive, run
 
-DAMAGED, REPAIRED = 4, 5
 BLOCK, HEADER, OVERHEAD = 4096, 18, 32
 DISK_BLOCK = BLOCK + OVERHEAD
 FILES, LINKS, LONGS, DIRS = 60, 8, 16, 16
