@@ -21,6 +21,8 @@ struct gocryptfs {
 	struct gcfs_names *names;          /* from start on */
 	struct gcfs_content *content;
 	bool moves_blocks; /* the lower does not overwrite in place: that may need room */
+	int ballast;       /* fd, -1: none. repair_lock is for it too */
+	bool no_ballast;   /* the lower has no such files */
 	bool may_repair;   /* the mount may write, and nobody else does */
 	pthread_mutex_t repair_lock;
 	struct gocryptfs_redo redo;
@@ -89,6 +91,12 @@ int gocryptfs_remove_leftovers(int dir_fd, const struct gocryptfs_remains *remai
 
 /* Writes the IV of a new directory, durably. 5 system calls. */
 int gocryptfs_write_iv(int dir_fd, const uint8_t iv[GCFS_IV_SIZE]);
+/* Before anything is overwritten on a lower that moves blocks: room is held for putting it back. -ENOSPC,
+ * -EDQUOT: there is none, and nothing may be overwritten. No system call while it is held. */
+int gocryptfs_ballast_take(struct gocryptfs *g);
+/* Lets go of it; the room is there when this returns. fd: a file of the lower. False: none was held. */
+bool gocryptfs_ballast_drop(struct gocryptfs *g, int fd);
+
 /* A directory without a good IV that is empty gets a new one: no name depends on it. -EIO for any other, and
  * where nothing may be repaired. */
 int gocryptfs_repair_iv(struct gocryptfs *g, int dir_fd, uint8_t ret_iv[GCFS_IV_SIZE]);
