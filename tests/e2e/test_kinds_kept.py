@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+from check_volume import BLOCK, HEADER, change, overwrite, tell, walk
 from support import DAMAGED, DONE
-from test_check import BLOCK, HEADER, change, overwrite, tell, walk
 from test_interop import assert_same, make_tree, picture
 from test_interop_kinds import KINDS, OLD, new_volume
 from test_vectors import VECTORS, load, unpack
