@@ -244,7 +244,7 @@ static int open_volume(struct rekey *k, struct error *err)
 	format.root_fd = k->old_root;
 	r = format_open(&format, &k->old, err);
 	if (r == 0)
-		r = slots_check(k, err);
+		r = rekey_slots_check(k, err);
 	return r < 0 ? r : open_unfinished(k, err);
 }
 

@@ -36,7 +36,7 @@ int place_is_empty(int dir_fd);
 /* ---- rekey_slots.c ---- */
 
 /* Fills k->slots. Refuses, naming them, unless they may be lost. */
-int slots_check(struct rekey *k, struct error *err);
+int rekey_slots_check(struct rekey *k, struct error *err);
 
 /* ---- rekey_remove.c: by fds, beneath, raw names; depth is bounded by the number of fds ---- */
 
@@ -74,7 +74,7 @@ struct rekey {
 	struct generation state;
 	bool resumed; /* the new generation has something of an earlier run */
 	bool needs_keys;
-	char slots[REKEY_SLOTS_ROOM]; /* that are lost, in words; slots_check() */
+	char slots[REKEY_SLOTS_ROOM]; /* that are lost, in words; rekey_slots_check() */
 	struct format_io io[2];
 	struct links links;
 	enum rekey_phase phase;

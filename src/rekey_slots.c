@@ -23,7 +23,7 @@ static void list_names(const struct gcfs_slots *slots, char ret[REKEY_SLOTS_ROOM
 	}
 }
 
-int slots_check(struct rekey *k, struct error *err)
+int rekey_slots_check(struct rekey *k, struct error *err)
 {
 	struct error unread = ERROR_NONE;
 	struct gcfs_slots slots;

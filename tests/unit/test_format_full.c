@@ -18,22 +18,27 @@ static struct lower_model {
 	const char *name;
 	bool moves; /* what is overwritten needs room again, once for each operation */
 	bool fallocates;
+	bool flushes; /* before it says no: then nothing is written just now any more (btrfs with a quota) */
 } models[] = {
-	{"in place", false, true},
-	{"in place, no fallocate", false, false},
-	{"to new places", true, true},
-	{"to new places, no fallocate", true, false},
+	{"in place", false, true, false},
+	{"in place, no fallocate", false, false, false},
+	{"to new places", true, true, false},
+	{"to new places, no fallocate", true, false, false},
+	{"to new places, after a flush", true, true, true},
 };
 
 static const struct lower_model *model;
 static ino_t watched; /* the file that room counts for; 0: none */
 static long room;
+static bool held; /* somebody holds room by another file */
+static bool none_to_hold;
 static bool allocated[ROOM], fresh[ROOM];
 
 ssize_t __real_store_pwrite(int fd, const void *buf, size_t size, uint64_t offset);
 ssize_t __wrap_store_pwrite(int fd, const void *buf, size_t size, uint64_t offset);
 int __real_store_fallocate(int fd, int mode, uint64_t offset, uint64_t length);
 int __wrap_store_fallocate(int fd, int mode, uint64_t offset, uint64_t length);
+int __wrap_store_syncfs(int fd);
 bool __wrap_store_overwrites(int fd);
 
 static bool is_watched(int fd)
@@ -60,15 +65,31 @@ ssize_t __wrap_store_pwrite(int fd, const void *buf, size_t size, uint64_t offse
 		}
 		allocated[at] = fresh[at] = true;
 	}
+	if (n < size && model->flushes)
+		memset(fresh, false, sizeof(fresh));
 	return n ? __real_store_pwrite(fd, buf, n, offset) : -EDQUOT;
+}
+
+/* What was held is let go of. */
+int __wrap_store_syncfs(int fd)
+{
+	assert_true(held);
+	held = false;
+	room += 10000;
+	return 0;
 }
 
 int __wrap_store_fallocate(int fd, int mode, uint64_t offset, uint64_t length)
 {
 	long want = 0;
 
-	if (!is_watched(fd))
+	if (!is_watched(fd)) {
+		assert_int_equal(mode, 0);
+		if (none_to_hold)
+			return -EDQUOT;
+		held = true;
 		return __real_store_fallocate(fd, mode, offset, length);
+	}
 	assert_int_equal(mode, FALLOC_FL_KEEP_SIZE);
 	assert_true(offset + length <= ROOM);
 	if (!model->fallocates)
@@ -200,6 +221,25 @@ static void old_data_stay(void **state)
 	}
 }
 
+/* Where no room can be held for putting back, what is there is not touched; appending goes on. */
+static void nothing_is_overwritten_without_a_way_back(void **state)
+{
+	static uint8_t old[ROOM], new[10000];
+	struct format_file *file = prepare("f", old);
+
+	memset(new, 'n', sizeof(new));
+	room = UNLIMITED;
+	none_to_hold = true;
+	assert_int_equal(format_write(format, file, &io, new, sizeof(new), 5000), -EDQUOT);
+	assert_contents(file, old, SIZE);
+	none_to_hold = false;
+	assert_int_equal(format_write(format, file, &io, new, sizeof(new), 5000), sizeof(new));
+	memcpy(old + 5000, new, sizeof(new));
+	assert_contents(file, old, SIZE);
+	watched = 0;
+	format_file_free(file);
+}
+
 static int setup_model(void **state)
 {
 	model = *state;
@@ -208,11 +248,14 @@ static int setup_model(void **state)
 
 int main(void)
 {
-	struct CMUnitTest tests[ARRAY_SIZE(models)];
+	struct CMUnitTest tests[ARRAY_SIZE(models) + 1];
 
 	for (size_t i = 0; i < ARRAY_SIZE(models); i++)
 		tests[i] =
 			(struct CMUnitTest){models[i].name, old_data_stay, setup_model, teardown, &models[i]};
+	tests[ARRAY_SIZE(models)] = (struct CMUnitTest){"nothing_is_overwritten_without_a_way_back",
+							nothing_is_overwritten_without_a_way_back,
+							setup_model, teardown, &models[2]};
 	if (crypto_init() < 0)
 		return 1;
 	return cmocka_run_group_tests_name("format_full", tests, NULL, NULL);
