@@ -9,12 +9,16 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cleanup.h"
 #include "config.h"
 #include "mountinfo.h"
 #include "util.h"
+
+/* How long to wait for a keeper that starts. */
+enum { START_WAIT_MS = 10000, START_TICK_NS = 10000000 };
 
 /* ---- asking ---- */
 
@@ -132,9 +136,39 @@ static int ask(const struct runtime *rt, const char *name, const struct message_
 	return message_response_parse(answer, (size_t)n, ret_status, err);
 }
 
+/* Nobody listens. Does a keeper live all the same, that has not begun to or is about to end? */
+static bool is_between(const struct runtime *rt, const char *name, int r)
+{
+	bool alive;
+
+	return (r == -ENOENT || r == -ECONNREFUSED) && runtime_look(rt, name, &alive, NULL) == 0 && alive;
+}
+
+/* The mount is in the mount table before its keeper listens. */
+static int ask_patiently(const struct runtime *rt, const char *name, const struct message_request *request,
+			 int pass_fd, int timeout_ms, struct error *err)
+{
+	uint64_t end = monotonic_ms() + START_WAIT_MS;
+
+	for (;;) {
+		struct timespec t = {.tv_nsec = START_TICK_NS};
+		int r = ask(rt, name, request, pass_fd, timeout_ms, NULL, err);
+
+		if (!is_between(rt, name, r))
+			return r;
+		if (monotonic_ms() > end)
+			return error_set(err, -EBUSY, EXIT_STATUS_BUSY, "\"%s\" is still being mounted", name);
+		nanosleep(&t, NULL);
+		if (err)
+			*err = ERROR_NONE;
+	}
+}
+
 int control_client_ask(const struct runtime *rt, const char *name, const struct message_request *request,
 		       int timeout_ms, struct message_status *ret_status, struct error *err)
 {
+	if (request->command != MESSAGE_STATUS)
+		return ask_patiently(rt, name, request, -1, timeout_ms, err);
 	return ask(rt, name, request, -1, timeout_ms, ret_status, err);
 }
 
@@ -142,7 +176,7 @@ int control_client_check(const struct runtime *rt, const char *name, int fd, str
 {
 	struct message_request request = {.command = MESSAGE_CHECK};
 
-	return ask(rt, name, &request, fd, CONTROL_CLIENT_TIMEOUT_MS, NULL, err);
+	return ask_patiently(rt, name, &request, fd, CONTROL_CLIENT_TIMEOUT_MS, err);
 }
 
 /* ---- finding ---- */
