@@ -18,6 +18,7 @@ enum config_format { CONFIG_FORMAT_GOCRYPTFS, CONFIG_FORMAT_PLAIN };
 enum config_sandbox { CONFIG_SANDBOX_AUTO, CONFIG_SANDBOX_STRICT, CONFIG_SANDBOX_OFF };
 enum config_auto { CONFIG_AUTO, CONFIG_YES, CONFIG_NO };
 enum config_search { CONFIG_SEARCH_FIRST, CONFIG_SEARCH_LAST };
+enum config_expire { CONFIG_EXPIRE_LOCK, CONFIG_EXPIRE_EIO, CONFIG_EXPIRE_KEEP };
 
 /* One volume's effective values. Strings are owned by the config, NULL where unset and without default. */
 struct config {
@@ -32,8 +33,11 @@ struct config {
 	int keyring_search; /* enum config_search */
 	bool key_file_check;
 	uint64_t key_timeout_ms;
-	uint64_t scrypt_memory; /* bytes that opening a volume may take */
-	bool shared;            /* another mount of the same volume is allowed */
+	char *refresh;            /* keylife_parse() */
+	uint64_t key_lifetime_ms; /* 0: as long as the source says */
+	int on_expire;            /* enum config_expire */
+	uint64_t scrypt_memory;   /* bytes that opening a volume may take */
+	bool shared;              /* another mount of the same volume is allowed */
 	bool read_only;
 	bool allow_other;     /* default: yes as root, no otherwise */
 	bool suid, dev, exec; /* defaults no, no, yes */

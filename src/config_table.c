@@ -2,6 +2,7 @@
 /* The table of options, the table of mount(8)'s words, and how a value becomes text and back. */
 #include "cleanup.h"
 #include "config_impl.h"
+#include "keylife.h"
 #include "log.h"
 #include "util.h"
 #include <errno.h>
@@ -14,6 +15,7 @@ static const char *const format_words[] = {"gocryptfs", "plain", NULL};
 static const char *const sandbox_words[] = {"auto", "strict", "off", NULL};
 static const char *const auto_words[] = {"auto", "yes", "no", NULL};
 static const char *const search_words[] = {"first", "last", NULL};
+static const char *const expire_words[] = {"lock", "eio", "keep", NULL};
 static const char *const level_words[] = {"error", "warning", "info", "debug", NULL};
 
 static const char *check_keyring(const char *value)
@@ -33,6 +35,13 @@ static const char *check_log(const char *value)
 	if (!strcmp(value, "syslog") || !strcmp(value, "stderr") || value[0] == '/')
 		return NULL;
 	return "syslog, stderr or the absolute path of a file";
+}
+
+static const char *check_refresh(const char *value)
+{
+	struct keylife ignored;
+
+	return keylife_parse(value, &ignored) < 0 ? "auto, no or a time of at least 1s" : NULL;
 }
 
 #define MEMBER(m) offsetof(struct config, m)
@@ -63,6 +72,15 @@ const struct config_option config_options[] = {
 	 .argument = "BOOL", .help = "refuse key files that others can read", .defaults_ok = true},
 	{.name = "key-timeout", .type = CONFIG_DURATION, .offset = MEMBER(key_timeout_ms), .fallback = "30s",
 	 .min = 1, .max = HOUR, .argument = "TIME", .help = "how long one key source may take",
+	 .defaults_ok = true},
+	{.name = "refresh", .type = CONFIG_STRING, .offset = MEMBER(refresh), .fallback = "auto",
+	 .check = check_refresh, .argument = "auto|no|TIME", .help = "when the source is asked for the key again",
+	 .defaults_ok = true},
+	{.name = "key-lifetime", .type = CONFIG_DURATION, .offset = MEMBER(key_lifetime_ms), .fallback = "0",
+	 .max = 365 * 24 * HOUR, .argument = "TIME",
+	 .help = "how long a key is good if its source does not say; 0: for ever", .defaults_ok = true},
+	{.name = "on-expire", .type = CONFIG_WORD, .offset = MEMBER(on_expire), .fallback = "lock",
+	 .words = expire_words, .argument = "lock|eio|keep", .help = "what becomes of a mount whose key has ended",
 	 .defaults_ok = true},
 	{.name = "scrypt-memory", .type = CONFIG_SIZE, .offset = MEMBER(scrypt_memory), .fallback = "1G",
 	 .min = UINT64_C(1) << 20, .max = UINT64_C(1) << 40, .argument = "SIZE",

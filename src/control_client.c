@@ -40,6 +40,31 @@ static int connect_to(const struct runtime *rt, const char *name)
 	return steal_fd(&fd);
 }
 
+/* Nobody listens. Does a keeper live all the same, that has not begun to or is about to end? */
+static bool is_between(const struct runtime *rt, const char *name, int r)
+{
+	bool alive;
+
+	return (r == -ENOENT || r == -ECONNREFUSED) && runtime_look(rt, name, &alive, NULL) == 0 && alive;
+}
+
+/* The mount is in the mount table before its keeper listens. -EBUSY: it still does not. */
+static int connect_patiently(const struct runtime *rt, const char *name)
+{
+	uint64_t end = monotonic_ms() + START_WAIT_MS;
+
+	for (;;) {
+		struct timespec t = {.tv_nsec = START_TICK_NS};
+		int r = connect_to(rt, name);
+
+		if (!is_between(rt, name, r))
+			return r;
+		if (monotonic_ms() > end)
+			return -EBUSY;
+		nanosleep(&t, NULL);
+	}
+}
+
 /* With the first bytes, if pass_fd is not negative. */
 static ssize_t send_with_fd(int fd, const char *text, size_t size, int pass_fd)
 {
@@ -126,7 +151,9 @@ static int ask(const struct runtime *rt, const char *name, const struct message_
 		text = NULL;
 		return ask_failed(r, name, timeout_ms, err);
 	}
-	fd = connect_to(rt, name);
+	fd = request->command == MESSAGE_STATUS ? connect_to(rt, name) : connect_patiently(rt, name);
+	if (fd == -EBUSY)
+		return error_set(err, -EBUSY, EXIT_STATUS_BUSY, "\"%s\" is still being mounted", name);
 	r = fd < 0 ? fd : send_text(fd, text, pass_fd);
 	if (r < 0)
 		return ask_failed(r, name, timeout_ms, err);
@@ -136,39 +163,9 @@ static int ask(const struct runtime *rt, const char *name, const struct message_
 	return message_response_parse(answer, (size_t)n, ret_status, err);
 }
 
-/* Nobody listens. Does a keeper live all the same, that has not begun to or is about to end? */
-static bool is_between(const struct runtime *rt, const char *name, int r)
-{
-	bool alive;
-
-	return (r == -ENOENT || r == -ECONNREFUSED) && runtime_look(rt, name, &alive, NULL) == 0 && alive;
-}
-
-/* The mount is in the mount table before its keeper listens. */
-static int ask_patiently(const struct runtime *rt, const char *name, const struct message_request *request,
-			 int pass_fd, int timeout_ms, struct error *err)
-{
-	uint64_t end = monotonic_ms() + START_WAIT_MS;
-
-	for (;;) {
-		struct timespec t = {.tv_nsec = START_TICK_NS};
-		int r = ask(rt, name, request, pass_fd, timeout_ms, NULL, err);
-
-		if (!is_between(rt, name, r))
-			return r;
-		if (monotonic_ms() > end)
-			return error_set(err, -EBUSY, EXIT_STATUS_BUSY, "\"%s\" is still being mounted", name);
-		nanosleep(&t, NULL);
-		if (err)
-			*err = ERROR_NONE;
-	}
-}
-
 int control_client_ask(const struct runtime *rt, const char *name, const struct message_request *request,
 		       int timeout_ms, struct message_status *ret_status, struct error *err)
 {
-	if (request->command != MESSAGE_STATUS)
-		return ask_patiently(rt, name, request, -1, timeout_ms, err);
 	return ask(rt, name, request, -1, timeout_ms, ret_status, err);
 }
 
@@ -176,7 +173,7 @@ int control_client_check(const struct runtime *rt, const char *name, int fd, str
 {
 	struct message_request request = {.command = MESSAGE_CHECK};
 
-	return ask_patiently(rt, name, &request, fd, CONTROL_CLIENT_TIMEOUT_MS, err);
+	return ask(rt, name, &request, fd, CONTROL_CLIENT_TIMEOUT_MS, NULL, err);
 }
 
 /* ---- finding ---- */

@@ -23,6 +23,7 @@ struct fs {
 	struct slots handles;
 	struct fs_loop *loop;
 	struct gate gate;
+	_Atomic int refusal;                 /* errno of requests that a shut gate does not let in */
 	_Atomic uint64_t flushes, unflushed; /* cached writes since it was shutting: came, came to nothing */
 	double attr_timeout, entry_timeout, negative_timeout; /* seconds, as libfuse has them */
 	bool writeback;                                       /* negotiated */

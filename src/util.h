@@ -65,8 +65,9 @@ ssize_t base64_decode(enum base64_kind kind, const char *src, size_t n, void *ds
 /* Lower-case hex; dst holds 2n+1. */
 void hex_encode(const void *src, size_t n, char *dst);
 
-/* Milliseconds of CLOCK_MONOTONIC. */
+/* Milliseconds of CLOCK_MONOTONIC, and of CLOCK_BOOTTIME, which counts while the machine sleeps too. */
 uint64_t monotonic_ms(void);
+uint64_t boottime_ms(void);
 
 /* free(3) for plaintext: nothing of it stays behind in the heap. */
 void free_wiped(void *p);
