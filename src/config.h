@@ -50,6 +50,7 @@ struct config {
 	char *owner;      /* user name or uid that may control the mount besides root; NULL: who mounts */
 	char *log;        /* "syslog", "stderr" or a path */
 	int log_level;    /* enum log_level */
+	unsigned max_mounts, max_keys; /* of one user but root; 0: no limit */
 	uint64_t stop_timeout_ms;      /* how long open files are served after a stop while busy */
 	struct config_origin *origins; /* one per option of the table: where the value came from */
 };
@@ -75,6 +76,7 @@ struct config_option {
 	const char *argument;     /* "PATH", "TIME", ... for help */
 	const char *help;         /* one line */
 	bool defaults_ok;         /* may stand in [defaults] */
+	bool system_only;         /* ... of the default file, and nowhere else: users cannot change it */
 	/* CONFIG_STRING: returns NULL, or what a value must be. May be NULL: any text. */
 	const char *(*check)(const char *value);
 };
@@ -93,7 +95,8 @@ struct config_set; /* all files, parsed */
  * Reads file (NULL: the default file, which may be missing, and the .conf files of its conf.d in alphabetical
  * order; for another file the conf.d beside it). Every error has file and line, and the nearest right word:
  * status 14. A file, or a directory on the way to it as far as conf.d, that is writable by others than root
- * and uid is refused, as sudo and ssh do.
+ * and uid is refused, as sudo and ssh do. What is system_only comes from the default file all the same,
+ * unless uid is root.
  */
 int config_load(const char *file, uid_t uid, struct config_set **ret, struct error *err);
 void config_set_free(struct config_set *set);

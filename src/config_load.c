@@ -204,7 +204,8 @@ static int set_load(struct config_set *set, const struct safety *safe, const cha
 	return r < 0 ? r : conf_d_load(set, safe, dir, dir_path, err);
 }
 
-int config_load(const char *file, uid_t uid, struct config_set **ret, struct error *err)
+/* file NULL: the default files. */
+static int load_one(const char *file, uid_t uid, struct config_set **ret, struct error *err)
 {
 	autoconfig_set struct config_set *set = NULL;
 	struct safety safe = {.uid = uid, .unmapped = namespace_is_partial() ? 65534 : uid};
@@ -214,6 +215,7 @@ int config_load(const char *file, uid_t uid, struct config_set **ret, struct err
 
 	if (r < 0)
 		return r;
+	set->system = !file;
 	set->place = strdup(path);
 	if (!set->place)
 		return config_no_memory(err);
@@ -225,4 +227,29 @@ int config_load(const char *file, uid_t uid, struct config_set **ret, struct err
 	}
 	*ret = steal_ptr(&set);
 	return 0;
+}
+
+/* Who may not read the default files is not told what they say. */
+static int load_limits(uid_t uid, struct config_set **ret, struct error *err)
+{
+	struct error local = ERROR_NONE;
+	int r = load_one(NULL, uid, ret, &local);
+
+	if (r == -EACCES)
+		return 0;
+	if (r < 0 && err)
+		*err = local;
+	return r;
+}
+
+int config_load(const char *file, uid_t uid, struct config_set **ret, struct error *err)
+{
+	autoconfig_set struct config_set *set = NULL;
+	int r = load_one(file, uid, &set, err);
+
+	if (r == 0 && file && uid != 0)
+		r = load_limits(uid, &set->limits, err);
+	if (r == 0)
+		*ret = steal_ptr(&set);
+	return r;
 }

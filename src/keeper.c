@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "audit.h"
 #include "cleanup.h"
 #include "control.h"
 #include "keeper_life.h"
@@ -32,6 +33,7 @@ enum { LOCK_TIMEOUT_MS = 30000 };
 
 struct keeper {
 	struct mount *m;
+	struct control_handler handler;
 	struct control *control;
 	struct keeper_lock lock;
 	struct keeper_life life;
@@ -275,10 +277,20 @@ static int on_command(void *ctx, const struct message_request *request, uid_t ui
 	return keeper_unlock(&k->lock, *request->key ? request->key : NULL, err);
 }
 
+/* A refresh that fails is told by the key's life itself. */
+static void audit_automatic(const struct keeper *k, enum message_command command, const struct error *err)
+{
+	struct audit audit = {.name = k->m->config->name};
+
+	if (k->lock.automatic && command != MESSAGE_REFRESH && err->code != -ECANCELED)
+		audit_life(&audit, command, err, k->life.last_error);
+}
+
 static void on_locked(void *ctx, enum message_command command, const struct error *err)
 {
 	struct keeper *k = ctx;
 
+	audit_automatic(k, command, err);
 	keeper_life_done(&k->life, command, err);
 	/* Nobody waits for what the key's life has begun: whoever comes meanwhile asks for something of his
 	 * own. */
@@ -459,11 +471,14 @@ static void close_inherited(void)
 /* What follows once the mount answers. */
 static int open_keeper(struct keeper *k, struct error *err)
 {
-	static const struct control_handler handler = {
-		.status = on_status, .umount = on_umount, .check = on_check, .command = on_command};
 	struct mount *m = k->m;
 	int r = open_signals(k, err);
 
+	k->handler = (struct control_handler){.name = m->config->name,
+					      .status = on_status,
+					      .umount = on_umount,
+					      .check = on_check,
+					      .command = on_command};
 	k->lock = KEEPER_LOCK_NONE;
 	k->lock.m = m;
 	k->lock.done = on_locked;
@@ -472,7 +487,7 @@ static int open_keeper(struct keeper *k, struct error *err)
 	if (r == 0)
 		r = keeper_life_open(&k->life, m, &k->lock, err);
 	if (r == 0)
-		r = control_open(m->claim.dir_fd, m->owner, &handler, k, &k->control, err);
+		r = control_open(m->claim.dir_fd, m->owner, &k->handler, k, &k->control, err);
 	if (r == 0 && k->report_fd >= 0)
 		r = detach(m->config, err);
 	if (r < 0)
@@ -501,6 +516,7 @@ static int start(struct keeper *k, struct error *err)
 	r = mount_start(k->m, on_stage, k, err);
 	if (r < 0) {
 		log_error(err);
+		log_audit("mount \"%s\" by uid=%u: failed: %s", cfg->name, (unsigned)getuid(), err->text);
 		return r;
 	}
 	r = open_keeper(k, err);
@@ -517,6 +533,8 @@ static void run(struct keeper *k)
 
 	signal(SIGPIPE, SIG_IGN);
 	log_msg(LOG_LEVEL_INFO, "\"%s\" is mounted on %s", cfg->name, cfg->target);
+	log_audit("mount \"%s\" by uid=%u, owner uid=%u: done", cfg->name, (unsigned)getuid(),
+		  (unsigned)k->m->owner);
 	notify_send("READY=1\nSTATUS=mounted on %s", cfg->target);
 	loop(k);
 	if (k->m->state != MOUNT_STOPPING)

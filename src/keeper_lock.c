@@ -81,9 +81,10 @@ static void end(struct keeper_lock *l, struct error *err)
 	/* Of what the key's life does, it tells itself. */
 	if (err->code < 0 && !l->automatic)
 		log_msg(LOG_LEVEL_WARNING, "%s", err->text);
-	if (l->m->state == MOUNT_LOCKED)
+	if (l->m->state == MOUNT_LOCKED) {
+		runtime_mark_key(&l->m->claim, false); /* it only counts as one too many otherwise */
 		notify_send("STATUS=locked");
-	else if (l->m->state == MOUNT_UNLOCKED)
+	} else if (l->m->state == MOUNT_UNLOCKED)
 		notify_send("STATUS=mounted on %s", l->m->config->target);
 	l->done(l->ctx, command, err);
 	free(steal_ptr(&l->spec));

@@ -18,6 +18,7 @@
 #include "mountinfo.h"
 #include "sandbox.h"
 #include "server.h"
+#include "user_limits.h"
 #include "util.h"
 
 enum { CLAIM_TRIES = 100, CLAIM_WAIT_NS = 10000000 };
@@ -227,6 +228,18 @@ static int check_same_key(const struct mount *m, struct error *err)
 
 static void no_stage(void *ctx, const char *what) {}
 
+/* Before its key is asked for. */
+static int begin_within_limits(struct mount *m, struct error *err)
+{
+	bool key = format_needs_key(m->format);
+	int r = runtime_mark_key(&m->claim, key);
+
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot write to %s/%s", m->runtime.path,
+				   m->config->name);
+	return user_limits_check(m, key, err);
+}
+
 int mount_read_key_again(struct mount *m, const char *spec, struct error *err)
 {
 	struct format_params format = {
@@ -238,6 +251,8 @@ int mount_read_key_again(struct mount *m, const char *spec, struct error *err)
 
 	if (r == 0)
 		r = format_open(&format, &m->format, err);
+	if (r == 0 && m->state == MOUNT_LOCKED)
+		r = begin_within_limits(m, err);
 	if (r == 0)
 		r = unlock(m, no_stage, NULL, err);
 	if (r == 0)
@@ -436,6 +451,8 @@ static int start_steps(struct mount *m, void (*stage)(void *ctx, const char *wha
 	if (r == -EBUSY && !m->lower)
 		name_user_of_source(m, "umount", err);
 	if (r == 0)
+		r = begin_within_limits(m, err);
+	if (r == 0)
 		r = unlock(m, stage, ctx, err);
 	if (r == 0)
 		r = remember_configured(m, err);
@@ -445,6 +462,9 @@ static int start_steps(struct mount *m, void (*stage)(void *ctx, const char *wha
 		r = make_key_room(m, err);
 	if (r == 0)
 		r = mount_target(m, err);
+	/* Again, as others may have begun meanwhile. */
+	if (r == 0)
+		r = user_limits_check(m, m->key_spec, err);
 	if (r < 0)
 		return r;
 	stage(ctx, "starting");

@@ -67,8 +67,10 @@ def refused(e):
 
 
 def write_one(fd, writer, number):
-    began = time.monotonic()
-    os.pwrite(fd, record(writer, number), number % PER_FILE * RECORD)
+    """A lock may come in the middle: then less is written than was asked for."""
+    began, data, done = time.monotonic(), record(writer, number), 0
+    while done < len(data):
+        done += os.pwrite(fd, data[done:], number % PER_FILE * RECORD + done)
     os.fsync(fd)
     return began, time.monotonic()
 
@@ -105,10 +107,22 @@ def kept(count):
 
 def read_one(at, writer, number):
     fd = os.open(at / f"{writer}.{number // PER_FILE}", os.O_RDONLY)
+    data = b""
     try:
-        return os.pread(fd, RECORD, number % PER_FILE * RECORD)
+        while len(data) < RECORD:
+            more = os.pread(fd, RECORD - len(data), number % PER_FILE * RECORD + len(data))
+            if not more:
+                break
+            data += more
     finally:
         os.close(fd)
+    return data
+
+
+def difference(data, writer, number):
+    wanted = record(writer, number)
+    at = next((i for i, (a, b) in enumerate(zip(data, wanted)) if a != b), min(len(data), len(wanted)))
+    return f"{len(data)} bytes, the first wrong one is {at}, {sum(a != b for a, b in zip(data, wanted))} are wrong"
 
 
 def reader_run(shared, at, seed):
@@ -126,7 +140,7 @@ def reader_run(shared, at, seed):
             # Removed meanwhile, or lost.
             assert number not in kept(shared.acked(writer)[0]), f"record {writer}.{number} is gone"
             continue
-        assert data == record(writer, number), f"record {writer}.{number} is not what was written"
+        assert data == record(writer, number), f"record {writer}.{number} is not what was written: {difference(data, writer, number)}"
         shared.count_read()
 
 
