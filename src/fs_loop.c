@@ -269,6 +269,9 @@ static void answer(struct fs_loop *loop)
 		fuse_session_process_buf(loop->fs->session, &worker.request);
 		worker.has_request = false;
 		fs_lock_passed(loop->fs, &passage);
+	} else {
+		/* A lock leaves no plaintext behind: neither does what comes after it. */
+		explicit_bzero(worker.request.mem, worker.request.size);
 	}
 	atomic_fetch_add_explicit(&loop->answered, 1, memory_order_relaxed);
 }
