@@ -125,11 +125,11 @@ static void arm_again(struct keeper_life *l, uint64_t now)
 	int r = keyring_set_timeout(l->had.serial, span);
 
 	if (r == 0) {
-		keylife_given(&l->life, now, span);
+		keylife_given(&l->life, now, span, span);
 		log_msg(LOG_LEVEL_INFO, "the key of \"%s\" was updated: its timeout is set again",
 			l->m->config->name);
 	} else {
-		keylife_given(&l->life, now, KEYLIFE_FOREVER);
+		keylife_given(&l->life, now, KEYLIFE_FOREVER, KEYLIFE_FOREVER);
 		log_msg(LOG_LEVEL_WARNING,
 			"the key of \"%s\" was updated, and its timeout cannot be set again: %s",
 			l->m->config->name, strerror(-r));
@@ -234,7 +234,7 @@ static void put_right(struct keeper_life *l, uint64_t now)
 	l->tried = (struct keyring_sight){0};
 	l->look_at_times = 0;
 	if (!l->life.told)
-		keylife_given(&l->life, now, KEYLIFE_FOREVER);
+		keylife_given(&l->life, now, KEYLIFE_FOREVER, KEYLIFE_FOREVER);
 	fine(l);
 }
 
@@ -282,7 +282,7 @@ static void ask_by_looking(struct keeper_life *l, uint64_t now)
 	} else if (l->life.expired) {
 		l->life.next = 0; /* it will be seen when it is there */
 	} else if (!l->life.told) {
-		keylife_given(&l->life, now, KEYLIFE_FOREVER);
+		keylife_given(&l->life, now, KEYLIFE_FOREVER, KEYLIFE_FOREVER);
 	} else {
 		snprintf(words, sizeof(words), "%s has not been renewed, and will expire",
 			 keysource_spec(l->source));
@@ -369,7 +369,7 @@ static void forget(struct keeper_life *l)
 /* The mount has the key. */
 static int given(struct keeper_life *l, struct error *err)
 {
-	uint64_t now = boottime_ms(), least = KEYLIFE_FOREVER, most;
+	uint64_t now = boottime_ms(), least = KEYLIFE_FOREVER, most = least;
 	struct keysource_env env = mount_key_env(l->m);
 	struct keysource *source = NULL;
 	int r = l->m->key_spec ? keysource_parse(l->m->key_spec, &source, err) : 0;
@@ -391,7 +391,7 @@ static int given(struct keeper_life *l, struct error *err)
 			keyring_left(l->had.serial, &least, &most);
 		}
 	}
-	keylife_given(&l->life, now, least);
+	keylife_given(&l->life, now, least, most);
 	return 0;
 }
 

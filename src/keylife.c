@@ -45,14 +45,15 @@ static uint64_t first_ask(const struct keylife *l, uint64_t now)
 	}
 }
 
-void keylife_given(struct keylife *l, uint64_t now, uint64_t left_ms)
+void keylife_given(struct keylife *l, uint64_t now, uint64_t min_ms, uint64_t max_ms)
 {
-	l->told = left_ms != KEYLIFE_FOREVER;
+	l->told = min_ms != KEYLIFE_FOREVER;
 	if (!l->told && l->default_ms)
-		left_ms = l->default_ms;
+		min_ms = max_ms = l->default_ms;
 	/* What has nothing left still has an end. */
-	l->span = left_ms == KEYLIFE_FOREVER ? 0 : max_u64(left_ms, 1);
-	l->expires = l->span ? later(now, left_ms) : 0;
+	l->span = min_ms == KEYLIFE_FOREVER ? 0 : max_u64(min_ms, 1);
+	l->expires = l->span ? later(now, min_ms) : 0;
+	l->latest = l->span ? later(now, max_ms) : 0;
 	l->next = first_ask(l, now);
 	l->failures = 0;
 	l->expired = false;
@@ -64,13 +65,14 @@ enum keylife_news keylife_seen(struct keylife *l, uint64_t now, uint64_t min_ms,
 
 	if (min_ms == KEYLIFE_FOREVER)
 		return l->expires && l->told ? KEYLIFE_CLEARED : KEYLIFE_SAME;
-	if (!l->expires || !l->told || l->expires + SLACK_MS < earliest ||
+	if (!l->expires || !l->told || later(l->latest, SLACK_MS) < earliest ||
 	    l->expires > later(latest, SLACK_MS)) {
-		keylife_given(l, now, min_ms);
+		keylife_given(l, now, min_ms, max_ms);
 		return KEYLIFE_MOVED;
 	}
 	/* It comes nearer, and is known better. */
-	l->expires = min_u64(max_u64(l->expires, earliest), latest);
+	l->expires = max_u64(l->expires, earliest);
+	l->latest = max_u64(min_u64(l->latest, latest), l->expires);
 	return KEYLIFE_SAME;
 }
 
@@ -101,6 +103,7 @@ void keylife_lost(struct keylife *l, uint64_t now)
 void keylife_over(struct keylife *l)
 {
 	l->expires = 0;
+	l->latest = 0;
 	l->next = 0;
 	l->span = 0;
 	l->failures = 0;

@@ -24,6 +24,7 @@ struct keylife {
 	uint64_t default_ms; /* a life that the source does not limit; 0: has no end */
 	/* What has become of it; 0: never. */
 	uint64_t expires, next;
+	uint64_t latest;   /* ... where expires is only the earliest that it can be */
 	uint64_t span;     /* how long it was to live when that was learned; 0: for ever */
 	unsigned failures; /* since the source gave the key last */
 	bool told;         /* the end is the source's, not default_ms */
@@ -33,8 +34,9 @@ struct keylife {
 /* "no", "auto" or a time of at least a second. -EINVAL */
 int keylife_parse(const char *text, struct keylife *ret);
 
-/* The source has given the key, which ends in left_ms (KEYLIFE_FOREVER: it does not say). */
-void keylife_given(struct keylife *l, uint64_t now, uint64_t left_ms);
+/* The source has given the key, which has between min_ms and max_ms left (KEYLIFE_FOREVER: it does not say).
+ */
+void keylife_given(struct keylife *l, uint64_t now, uint64_t min_ms, uint64_t max_ms);
 
 /* Somebody looked at the key, and it has between min_ms and max_ms left: what does that tell? */
 enum keylife_news {

@@ -60,7 +60,7 @@ static void test_schedule(void **state)
 			struct keylife l = with(cases[i].refresh, cases[i].lifetime);
 			uint64_t now = starts[j];
 
-			keylife_given(&l, now, cases[i].left);
+			keylife_given(&l, now, cases[i].left, cases[i].left);
 			assert_int_equal(l.next, cases[i].next ? now + cases[i].next : 0);
 			assert_int_equal(l.expires, cases[i].expires ? now + cases[i].expires : 0);
 			assert_int_equal(keylife_due(&l, now), KEYLIFE_NOTHING);
@@ -82,7 +82,7 @@ static void test_expired_when_given(void **state)
 {
 	struct keylife l = with("auto", 0);
 
-	keylife_given(&l, 5 * M, 0);
+	keylife_given(&l, 5 * M, 0, 0);
 	assert_int_equal(keylife_due(&l, 5 * M), KEYLIFE_EXPIRED);
 }
 
@@ -91,10 +91,10 @@ static void test_absurd_times(void **state)
 {
 	struct keylife l = with("auto", 0);
 
-	keylife_given(&l, UINT64_MAX - 10, UINT64_MAX - 1);
+	keylife_given(&l, UINT64_MAX - 10, UINT64_MAX - 1, UINT64_MAX - 1);
 	assert_int_equal(l.expires, UINT64_MAX);
 	assert_int_equal(keylife_due(&l, UINT64_MAX - 5), KEYLIFE_NOTHING);
-	keylife_given(&l, 0, 0);
+	keylife_given(&l, 0, 0, 0);
 	assert_int_not_equal(l.expires, 0);
 }
 
@@ -107,7 +107,7 @@ static void test_backoff(void **state)
 		struct keylife l = with("auto", 0);
 		uint64_t now = M;
 
-		keylife_given(&l, now, 1000 * H);
+		keylife_given(&l, now, 1000 * H, 1000 * H);
 		for (size_t i = 0; i < ARRAY_SIZE(delays); i++) {
 			keylife_failed(&l, now, randoms[r]);
 			assert_in_range(l.next - now, delays[i] * 3 / 4, delays[i] * 5 / 4);
@@ -115,7 +115,7 @@ static void test_backoff(void **state)
 			assert_int_equal(keylife_due(&l, now), KEYLIFE_ASK);
 		}
 		assert_int_equal(l.failures, ARRAY_SIZE(delays));
-		keylife_given(&l, now, 1000 * H);
+		keylife_given(&l, now, 1000 * H, 1000 * H);
 		assert_int_equal(l.failures, 0);
 	}
 }
@@ -137,7 +137,7 @@ static void test_tries_before_the_end(void **state)
 	uint64_t now = M, end = now + M;
 	unsigned tries = 0;
 
-	keylife_given(&l, now, M);
+	keylife_given(&l, now, M, M);
 	for (now = l.next; now < end; now = l.next, tries++) {
 		assert_int_equal(keylife_due(&l, now), KEYLIFE_ASK);
 		keylife_failed(&l, now, 0);
@@ -151,7 +151,7 @@ static void test_lost(void **state)
 {
 	struct keylife l = with("auto", 0);
 
-	keylife_given(&l, M, 10 * M);
+	keylife_given(&l, M, 10 * M, 10 * M);
 	keylife_lost(&l, 2 * M);
 	assert_int_equal(keylife_due(&l, 2 * M), KEYLIFE_NOTHING);
 	assert_int_equal(keylife_due(&l, l.next), KEYLIFE_ASK);
@@ -160,7 +160,7 @@ static void test_lost(void **state)
 	assert_int_equal(keylife_wake(&l), l.next);
 	keylife_failed(&l, 20 * M, 0);
 	assert_in_range(l.next, 20 * M, 21 * M);
-	keylife_given(&l, 30 * M, M);
+	keylife_given(&l, 30 * M, M, M);
 	assert_int_equal(keylife_due(&l, 31 * M), KEYLIFE_EXPIRED);
 }
 
@@ -168,7 +168,7 @@ static void test_never_asked(void **state)
 {
 	struct keylife l = with("no", M);
 
-	keylife_given(&l, M, KEYLIFE_FOREVER);
+	keylife_given(&l, M, KEYLIFE_FOREVER, KEYLIFE_FOREVER);
 	keylife_lost(&l, 2 * M);
 	assert_int_equal(keylife_wake(&l), 0);
 	keylife_failed(&l, 2 * M, 5);
@@ -180,7 +180,7 @@ static void test_over(void **state)
 {
 	struct keylife l = with("30s", M);
 
-	keylife_given(&l, M, KEYLIFE_FOREVER);
+	keylife_given(&l, M, KEYLIFE_FOREVER, KEYLIFE_FOREVER);
 	keylife_over(&l);
 	assert_int_equal(keylife_wake(&l), 0);
 	assert_int_equal(keylife_due(&l, UINT64_MAX), KEYLIFE_NOTHING);
@@ -194,7 +194,7 @@ static void test_seen(void **state)
 	uint64_t now = H;
 
 	/* It had no end, and has one. */
-	keylife_given(&l, now, KEYLIFE_FOREVER);
+	keylife_given(&l, now, KEYLIFE_FOREVER, KEYLIFE_FOREVER);
 	assert_int_equal(keylife_seen(&l, now, UINT64_MAX, UINT64_MAX), KEYLIFE_SAME);
 	assert_int_equal(keylife_seen(&l, now, 10 * M, 11 * M), KEYLIFE_MOVED);
 	assert_int_equal(l.expires, now + 10 * M);
@@ -222,7 +222,7 @@ static void test_seen_with_an_end_of_ours(void **state)
 {
 	struct keylife l = with("auto", 10 * M);
 
-	keylife_given(&l, H, KEYLIFE_FOREVER);
+	keylife_given(&l, H, KEYLIFE_FOREVER, KEYLIFE_FOREVER);
 	assert_int_equal(keylife_seen(&l, H, UINT64_MAX, UINT64_MAX), KEYLIFE_SAME);
 	assert_int_equal(l.expires, H + 10 * M);
 	assert_int_equal(keylife_seen(&l, H, 10 * M, 11 * M), KEYLIFE_MOVED);
