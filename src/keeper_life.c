@@ -453,12 +453,32 @@ static void lock_done(struct keeper_life *l, const struct error *err)
 	}
 }
 
+/* What is there instead of the key that the mount has is another key, and a wrong one: the manager has taken
+ * the right one away. An update of the same key may be a slip. */
+static bool is_taken_away(const struct keeper_life *l, const struct error *err)
+{
+	return err->status == EXIT_STATUS_WRONG_KEY && !l->life.expired && l->tried.serial &&
+	       l->tried.serial != l->had.serial;
+}
+
+static void taken_away(struct keeper_life *l, const struct error *err)
+{
+	keylife_lost(&l->life, boottime_ms());
+	note(l, err->text);
+	if (l->m->config->on_expire == CONFIG_EXPIRE_KEEP)
+		set_degraded(l, true);
+	else
+		l->lock_again = boottime_ms(); /* whoever tells us has not ended yet */
+}
+
 void keeper_life_done(struct keeper_life *l, enum message_command command, const struct error *err)
 {
 	if (command == MESSAGE_LOCK)
 		lock_done(l, err);
 	else if (err->code == 0)
 		given_again(l);
+	else if (command == MESSAGE_REFRESH && is_taken_away(l, err))
+		taken_away(l, err);
 	else if (err->code != -ECANCELED && (l->lock->automatic || command == MESSAGE_REFRESH))
 		failed(l, err->text);
 	l->look = l->look ? boottime_ms() + LOOK_MISSING_MS : 0;
