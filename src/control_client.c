@@ -155,7 +155,8 @@ static int ask(const struct runtime *rt, const char *name, const struct message_
 	if (fd == -EBUSY)
 		return error_set(err, -EBUSY, EXIT_STATUS_BUSY, "\"%s\" is still being mounted", name);
 	r = fd < 0 ? fd : send_text(fd, text, pass_fd);
-	if (r < 0)
+	/* Who is refused has the answer before he asks. */
+	if (r < 0 && (fd < 0 || r != -EPIPE))
 		return ask_failed(r, name, timeout_ms, err);
 	n = receive_line(fd, answer, MESSAGE_MAX, timeout_ms);
 	if (n < 0)

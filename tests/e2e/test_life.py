@@ -55,7 +55,7 @@ def test_key_goes_and_comes_back(ck, key, how):
         with pytest.raises(OSError) as e:
             opened.read(1)
         assert e.value.errno == errno.ENOKEY
-        state = ck.state()
+        state = wait_for_state(ck, "locked")
         assert (state["state"], state["last_error"]) == ("locked", words)
         assert state["key_watch"] == "poll"
         assert f"last error:     {words}\n" in ck.run("status", "web").stdout
@@ -207,7 +207,7 @@ def test_on_expire(ck, key, on_expire):
     key.revoke()
     if on_expire == "eio":
         wait_for_lock(f, errno.EIO)
-        assert ck.state()["state"] == "locked"
+        wait_for_state(ck, "locked")
     else:
         state = wait_for_state(ck, "degraded")
         assert state["last_error"] == f"the key in {SOURCE} was revoked"
@@ -242,6 +242,7 @@ def test_no_refresh_no_return(ck, key):
     f = mounted(ck, refresh="no")
     key.revoke()
     wait_for_lock(f)
+    wait_for_state(ck, "locked")
     key.add()
     assert (ck.state()["state"], ck.state()["key_watch"]) == ("locked", "-")
     ck.run("unlock", "web", status=DONE)
@@ -384,8 +385,7 @@ def test_lifetime_without_a_source(ck):
         (mnt / "f").write_bytes(b"content")
         program.does("exit 1")
         wait_for_lock(mnt / "f")
-        state = ck.state()
-        assert state["state"] == "locked" and state["expires"] > 0
+        assert wait_for_state(ck, "locked")["expires"] > 0
         program.serves()
         wait_for_unlock(mnt / "f")
         program.wait_for_calls(2)
@@ -398,6 +398,7 @@ def test_lifetime_that_nobody_prolongs(ck):
     with ck.mounted() as mnt:
         (mnt / "f").touch()
         wait_for_lock(mnt / "f")
+        wait_for_state(ck, "locked")
         assert ck.state()["last_error"] == f"the key in {program.spec} has expired"
         assert program.count() == 1
         ck.run("unlock", "web", status=DONE)
