@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: MIT
 """The life of keys: what a manager does to a key takes effect, sources are asked again in time, and an end is an end."""
 import errno
+import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
-import threading
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from manager import DESCRIPTION, PASSPHRASE, Key, join_session, keyctl, refusal, wait_for_lock, wait_for_unlock
-from support import BUSY, CONFIG, DONE, NO_KEY, TOOLS, UNSUPPORTED, WRONG_KEY, child, run, sanitized, wait_until
+from support import (BINARY, BUSY, CONFIG, DONE, NO_KEY, REPO, TOOLS, UNSUPPORTED, WRONG_KEY, Gocryptfs, child, run, sanitized,
+                     wait_until)
 
 SOURCE = f"keyring:user:{DESCRIPTION}"
 
@@ -513,7 +519,6 @@ def test_wrong_options(ck, line):
 
 def test_a_lock_that_cannot_be_is_tried_again(ck, key):
     """The server hangs when the key ends: nothing is lost of it, the lock comes when it goes on."""
-    import signal
     f = mounted(ck)
     server = ck.state()["server_pid"]
     os.kill(server, signal.SIGSTOP)
@@ -574,3 +579,53 @@ def test_two_mounts_of_one_key(ck, key):
         key.add()
         for at in (ck.mnt, other):
             wait_for_unlock(at / "f")
+
+
+# ---- many
+
+@pytest.fixture
+def many(ck, key):
+    """CKRFS_VOLUMES volumes (500 is what it was made for), in memory, all of one key; mounted, with a file each. -> their files"""
+    n = int(os.environ.get("CKRFS_VOLUMES", "12"))
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="ckrfs-e2e-") as at:
+        first = Gocryptfs(Path(at) / "v0").init("-plaintextnames")
+        key.data = first.master_key()
+        ck.keep_secret(key.data)
+        key.update()
+        for i in range(n):
+            if i:
+                shutil.copytree(first.cipher, Path(at) / f"v{i}")
+            (ck.dir / f"m{i}").mkdir()
+            ck.sections[f"volume v{i}"] = {"source": f"{at}/v{i}", "target": ck.dir / f"m{i}", "key": f"{SOURCE}?fmt=raw",
+                                           "keyring": "inherit", "log-level": "warning"}
+        ck.configure("volume unused", source=at)
+        for i in range(n):
+            ck.run("mount", f"v{i}", status=DONE)
+            (ck.dir / f"m{i}" / "f").write_bytes(b"content %d" % i)
+        yield [ck.dir / f"m{i}" / "f" for i in range(n)]
+        ck.run("umount", "--all", status=DONE)
+        wait_until("their ends", lambda: not ck.processes(), 120)
+
+
+def test_many_volumes_locked_at_once(ck, key, many):
+    def all_are(error):
+        wait_until(f"all to answer {error}", lambda: all(refusal(f) == error for f in many), 120)
+
+    key.revoke()
+    all_are(errno.ENOKEY)
+    key.add()
+    all_are(0)
+    assert [f.read_bytes() for f in many] == [b"content %d" % i for i in range(len(many))]
+    ck.run("lock", "--all", status=DONE, timeout=600)
+    assert {m["state"] for m in ck.states()} == {"locked"} and len(ck.states()) == len(many)
+    with_each = [subprocess.Popen(ck.argv("unlock", f.parent), env=ck.env) for f in many]
+    assert {p.wait(600) for p in with_each} == {DONE}
+    assert [f.read_bytes() for f in many] == [b"content %d" % i for i in range(len(many))]
+
+
+def test_soak(ck):
+    """Twenty seconds of it; `tests/soak/lock_soak.py --seconds 3600` is the long one."""
+    done = run(sys.executable, REPO / "tests" / "soak" / "lock_soak.py", "--seconds", "20", "--binary", BINARY, check=False, timeout=600)
+    assert done.returncode == 0, f"{done.stdout.decode()}\n{done.stderr.decode()}"
+    report = json.loads(done.stdout)
+    assert all(n > 0 for n in report["acknowledged"]) and report["read"] > 0 and report["locked"] > 0, report
