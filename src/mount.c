@@ -18,6 +18,7 @@
 #include "mountinfo.h"
 #include "sandbox.h"
 #include "server.h"
+#include "user_limits.h"
 #include "util.h"
 
 enum { CLAIM_TRIES = 100, CLAIM_WAIT_NS = 10000000 };
@@ -161,7 +162,7 @@ static int open_volume(struct mount *m, bool shared, struct error *err)
 	return r < 0 ? error_prefix(err, "source %s", cfg->source) : 0;
 }
 
-static struct keysource_env key_env(const struct mount *m)
+struct keysource_env mount_key_env(const struct mount *m)
 {
 	return (struct keysource_env){
 		.ring = &m->ring,
@@ -175,7 +176,7 @@ static struct keysource_env key_env(const struct mount *m)
 static int read_key(struct mount *m, struct error *err)
 {
 	const struct config *cfg = m->config;
-	struct keysource_env env = key_env(m);
+	struct keysource_env env = mount_key_env(m);
 	int r = keysource_read_first(m->keysources, cfg->n_keys, &env, &m->key, err);
 
 	if (r < 0 && cfg->n_keys == 0 && cfg->target)
@@ -189,6 +190,7 @@ static int unlock(struct mount *m, void (*stage)(void *ctx, const char *what), v
 
 	if (!format_needs_key(m->format))
 		return 0;
+	m->key.index = 0;
 	stage(ctx, "waiting for the key");
 	r = m->config->n_keys ? 0 : format_no_source(m->format, err);
 	if (r == 0)
@@ -214,7 +216,29 @@ static int replace_sources(struct mount *m, const char *spec, struct error *err)
 	return 0;
 }
 
+/* Files of one volume under two keys would be the end of both. */
+static int check_same_key(const struct mount *m, struct error *err)
+{
+	if (!m->key_identifier[0] || strcmp(m->key_identifier, format_key_identifier(m->format)) == 0)
+		return 0;
+	return error_set(err, -EKEYREJECTED, EXIT_STATUS_WRONG_KEY,
+			 "wrong key: %s opens the volume with another key than the one it was mounted with",
+			 m->key.source);
+}
+
 static void no_stage(void *ctx, const char *what) {}
+
+/* Before its key is asked for. */
+static int begin_within_limits(struct mount *m, struct error *err)
+{
+	bool key = format_needs_key(m->format);
+	int r = runtime_mark_key(&m->claim, key);
+
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot write to %s/%s", m->runtime.path,
+				   m->config->name);
+	return user_limits_check(m, key, err);
+}
 
 int mount_read_key_again(struct mount *m, const char *spec, struct error *err)
 {
@@ -227,8 +251,12 @@ int mount_read_key_again(struct mount *m, const char *spec, struct error *err)
 
 	if (r == 0)
 		r = format_open(&format, &m->format, err);
+	if (r == 0 && m->state == MOUNT_LOCKED)
+		r = begin_within_limits(m, err);
 	if (r == 0)
 		r = unlock(m, no_stage, NULL, err);
+	if (r == 0)
+		r = check_same_key(m, err);
 	if (r == 0)
 		format_hand_over(m->format, m->key_room);
 	format_free(steal_ptr(&m->format));
@@ -378,7 +406,7 @@ int mount_open_volume(struct mount *m, bool change, void (*stage)(void *ctx, con
 
 int mount_get_other_key(struct mount *m, const char *spec, struct key *ret_key, struct error *err)
 {
-	struct keysource_env env = key_env(m);
+	struct keysource_env env = mount_key_env(m);
 	struct keysource *source = NULL;
 	int r = keysource_parse(spec, &source, err);
 
@@ -387,6 +415,24 @@ int mount_get_other_key(struct mount *m, const char *spec, struct key *ret_key, 
 	r = keysource_read(source, &env, ret_key, err);
 	keysource_free(source);
 	return r;
+}
+
+int mount_remember_source(struct mount *m, const char *spec)
+{
+	char *copy = strdup(spec);
+
+	if (!copy)
+		return -ENOMEM;
+	free(m->key_spec);
+	m->key_spec = copy;
+	return 0;
+}
+
+static int remember_configured(struct mount *m, struct error *err)
+{
+	int r = m->key.source[0] ? mount_remember_source(m, m->config->keys[m->key.index]) : 0;
+
+	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "cannot keep the key's source") : 0;
 }
 
 static int start_steps(struct mount *m, void (*stage)(void *ctx, const char *what), void *ctx,
@@ -406,13 +452,20 @@ static int start_steps(struct mount *m, void (*stage)(void *ctx, const char *wha
 	if (r == -EBUSY && !m->lower)
 		name_user_of_source(m, "umount", err);
 	if (r == 0)
+		r = begin_within_limits(m, err);
+	if (r == 0)
 		r = unlock(m, stage, ctx, err);
+	if (r == 0)
+		r = remember_configured(m, err);
 	if (r == 0)
 		r = make_stats(m, err);
 	if (r == 0)
 		r = make_key_room(m, err);
 	if (r == 0)
 		r = mount_target(m, err);
+	/* Again, as others may have begun meanwhile. */
+	if (r == 0)
+		r = user_limits_check(m, m->key_spec, err);
 	if (r < 0)
 		return r;
 	stage(ctx, "starting");
@@ -476,20 +529,21 @@ void mount_free(struct mount *m)
 	for (size_t i = 0; m->keysources && i < m->config->n_keys; i++)
 		keysource_free(m->keysources[i]);
 	free(m->keysources);
+	free(m->key_spec);
 	config_free(m->config);
 	free(m);
 }
 
 /* ---- what there is to see ---- */
 
-static const char *state_word(enum mount_state state)
+static const char *state_word(const struct mount *m)
 {
 	static const char *const words[] = {
 		[MOUNT_STARTING] = "starting", [MOUNT_UNLOCKED] = "unlocked", [MOUNT_LOCKED] = "locked",
 		[MOUNT_STOPPING] = "stopping", [MOUNT_FAILED] = "failed",
 	};
 
-	return words[state];
+	return m->state == MOUNT_UNLOCKED && m->degraded ? "degraded" : words[m->state];
 }
 
 /* What a mount made by root on a recent kernel has, and this one has not. */
@@ -536,7 +590,7 @@ void mount_status(const struct mount *m, struct message_status *ret)
 	};
 
 	snprintf(s.name, sizeof(s.name), "%s", cfg->name);
-	snprintf(s.state, sizeof(s.state), "%s", state_word(m->state));
+	snprintf(s.state, sizeof(s.state), "%s", state_word(m));
 	snprintf(s.source, sizeof(s.source), "%s", cfg->source);
 	snprintf(s.target, sizeof(s.target), "%s", cfg->target);
 	snprintf(s.lower, sizeof(s.lower), "%s", lower_name(m->lower));
