@@ -397,8 +397,13 @@ static int gocryptfs_start(struct format *f, struct error *err)
 	g->moves_blocks = !store_overwrites(g->root_fd);
 	/* With names in clear the log would be seen. */
 	if (g->may_repair && !(g->config.flags & GCFS_PLAINTEXT_NAMES))
-		gocryptfs_redo_start(&g->redo, g->root_fd, g->content);
-	return 0;
+		r = gocryptfs_redo_start(&g->redo, g->root_fd, g->content);
+	if (r < 0) {
+		error_errno(err, r, EXIT_STATUS_FAILED,
+			    "what a killed mount left half written cannot be completed");
+		error_hint(err, "ckrfs mount -o ro ...");
+	}
+	return r;
 }
 
 /* The redo log goes on: it holds nothing but ciphertext. */
