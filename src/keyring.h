@@ -43,6 +43,9 @@ void keyring_close(struct keyring *ring);
 int keyring_read(const struct keyring *ring, const char *type, const char *desc, size_t max,
 		 struct secret **ret, const char **ret_where);
 
+/* The serial of such a key, without reading it: for system calls that take serials. Errors as above. */
+int keyring_find_serial(const struct keyring *ring, const char *type, const char *desc, int32_t *ret_serial);
+
 /* For a child between fork and exec: leaves the mount's ring for a fresh, empty, anonymous session keyring.
  * Async-signal-safe. Negative errno. */
 int keyring_leave(void);

@@ -77,6 +77,10 @@ struct keysource_ops {
 	/* What the source has, not decoded, at most SECRET_MAX bytes, within env->timeout_ms. Fills err. */
 	int (*read)(const struct keysource *src, const struct keysource_env *env, struct secret **ret,
 		    struct error *err);
+	/* NULL: none of this scheme. 1 with *ret: it names a key that only the kernel reads; 0: it does not.
+	 */
+	int (*find_kernel_key)(const struct keysource *src, const struct keysource_env *env, int32_t *ret,
+			       struct error *err);
 };
 
 extern const struct keysource_ops keysource_cred, keysource_exec, keysource_fd, keysource_file,

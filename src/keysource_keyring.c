@@ -37,25 +37,53 @@ static int keyring_error(const struct keysource *src, int code, struct error *er
 	}
 }
 
+/* "TYPE:DESCRIPTION" of the body in two; type is malloc'ed, NULL: out of memory. */
+static char *split_body(const struct keysource *src, char **ret_desc)
+{
+	char *type = strdup(src->body);
+
+	if (type) {
+		*ret_desc = strchr(type, ':');
+		*(*ret_desc)++ = '\0';
+	}
+	return type;
+}
+
 static int keyring_source_read(const struct keysource *src, const struct keysource_env *env,
 			       struct secret **ret, struct error *err)
 {
-	autofree char *type = strdup(src->body);
 	char *desc;
+	autofree char *type = split_body(src, &desc);
 	int r;
 
 	if (!type)
 		return keysource_error(src, -ENOMEM, 0, err);
 	if (!env->ring || !env->ring->mount)
 		return error_set(err, -ENOKEY, EXIT_STATUS_NO_KEY, KEYSOURCE_NO_RING, src->spec);
-	desc = strchr(type, ':');
-	*desc++ = '\0';
 	r = keyring_read(env->ring, type, desc, SECRET_MAX, ret, NULL);
 	return r < 0 ? keyring_error(src, r, err) : 0;
+}
+
+static int keyring_source_find(const struct keysource *src, const struct keysource_env *env, int32_t *ret,
+			       struct error *err)
+{
+	char *desc;
+	autofree char *type = split_body(src, &desc);
+	int r;
+
+	if (!type)
+		return keysource_error(src, -ENOMEM, 0, err);
+	if (strcmp(type, "fscrypt-provisioning") != 0)
+		return 0;
+	if (!env->ring || !env->ring->mount)
+		return error_set(err, -ENOKEY, EXIT_STATUS_NO_KEY, KEYSOURCE_NO_RING, src->spec);
+	r = keyring_find_serial(env->ring, type, desc, ret);
+	return r < 0 ? keyring_error(src, r, err) : 1;
 }
 
 const struct keysource_ops keysource_keyring = {
 	.scheme = "keyring",
 	.check = keyring_check,
 	.read = keyring_source_read,
+	.find_kernel_key = keyring_source_find,
 };

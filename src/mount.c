@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,6 +23,8 @@
 
 enum { CLAIM_TRIES = 100, CLAIM_WAIT_NS = 10000000 };
 enum { READ_AHEAD_KIB = 1024 };
+/* For files below the source that are in use by processes that are about to end. */
+enum { LOWER_LOCK_MS = 2000 };
 
 int mount_new(struct config *cfg, uid_t owner, struct mount **ret, struct error *err)
 {
@@ -35,6 +38,7 @@ int mount_new(struct config *cfg, uid_t owner, struct mount **ret, struct error 
 	m->claim = CLAIM_NONE;
 	m->fuse = FUSEMOUNT_NONE;
 	m->server_channel = -1;
+	m->keys_fd = -1;
 	*ret = m;
 	return 0;
 }
@@ -138,27 +142,89 @@ static void name_user_of_source(struct mount *m, const char *command, struct err
 	runtime_names_free(names);
 }
 
-static int open_volume(struct mount *m, bool shared, struct error *err)
+struct device_search {
+	struct stat st;
+	char target[4096]; /* where it is mounted, "": nowhere */
+};
+
+static bool is_other_device(void *ctx, const struct mountinfo *mi)
+{
+	struct device_search *s = ctx;
+
+	if (mi->major != major(s->st.st_rdev) || mi->minor != minor(s->st.st_rdev))
+		return true;
+	snprintf(s->target, sizeof(s->target), "%s", mi->target);
+	return false;
+}
+
+/* A directory can be reached by whoever could reach it before, and so can a device that is mounted. */
+static int check_hidden(const struct config *cfg, struct error *err)
+{
+	struct device_search s = {.target = ""};
+
+	if (!cfg->hide_lower || stat(cfg->source, &s.st) < 0)
+		return 0;
+	if (!S_ISBLK(s.st.st_mode))
+		return error_set(
+			err, -EINVAL, EXIT_STATUS_CONFIG,
+			"hide-lower = yes: source %s is no block device (a directory on one is named "
+			"by subtree)",
+			cfg->source);
+	if (mountinfo_each(is_other_device, &s) < 0 || !s.target[0])
+		return 0;
+	error_set(err, -EBUSY, EXIT_STATUS_BUSY, "source %s is mounted on %s: it would not be hidden",
+		  cfg->source, s.target);
+	error_hint(err, "umount %s", s.target);
+	return -EBUSY;
+}
+
+/* Where mounts tell each other which keys they use. */
+static int open_keys(struct mount *m, struct error *err)
+{
+	int r;
+
+	if (m->config->lower != CONFIG_LOWER_FSCRYPT || m->keys_fd >= 0)
+		return 0;
+	r = m->runtime.mounts_fd >= 0 ? 0 : runtime_open(true, &m->runtime, err);
+	if (r < 0)
+		return r;
+	m->keys_fd = runtime_open_keys(&m->runtime, true);
+	return m->keys_fd < 0 ? error_errno(err, m->keys_fd, EXIT_STATUS_FAILED,
+					    "cannot open the directory keys in the runtime directory")
+			      : 0;
+}
+
+static int open_lower(struct mount *m, bool shared, struct error *err)
 {
 	const struct config *cfg = m->config;
 	struct lower_params lower = {
 		.kind = cfg->lower,
 		.source = cfg->source,
+		.subtree = cfg->subtree,
+		.hide = cfg->hide_lower,
 		.read_only = cfg->read_only,
 		.shared = shared,
+		.memory = cfg->scrypt_memory,
 	};
-	struct format_params format = {
-		.kind = cfg->format,
-		.scrypt_memory = cfg->scrypt_memory,
-		.may_repair = !cfg->read_only && !shared,
-	};
-	int r = lower_open(&lower, &m->lower, err);
+	int r = check_hidden(cfg, err);
 
-	if (r < 0)
-		return r;
-	format.root_fd = lower_root(m->lower);
-	r = format_open(&format, &m->format, err);
-	return r < 0 ? error_prefix(err, "source %s", cfg->source) : 0;
+	if (r == 0)
+		r = open_keys(m, err);
+	lower.claims_fd = m->keys_fd;
+	return r < 0 ? r : lower_open(&lower, &m->lower, err);
+}
+
+static int open_format(struct mount *m, bool may_repair, struct error *err)
+{
+	struct format_params format = {
+		.kind = m->config->format,
+		.scrypt_memory = m->config->scrypt_memory,
+		.root_fd = lower_root(m->lower),
+		.may_repair = may_repair,
+	};
+	int r = format_open(&format, &m->format, err);
+
+	return r < 0 ? error_prefix(err, "source %s", m->config->source) : 0;
 }
 
 static struct keysource_env key_env(const struct mount *m)
@@ -181,6 +247,59 @@ static int read_key(struct mount *m, struct error *err)
 	if (r < 0 && cfg->n_keys == 0 && cfg->target)
 		error_hint(err, "ckrfs mount %s %s --key file:/path/to/key", cfg->name, cfg->target);
 	return r;
+}
+
+/* The lower's: from a source of its own, or the volume's if its format needs none. */
+static int read_lower_key(struct mount *m, struct key *ret_key, struct error *err)
+{
+	const struct config *cfg = m->config;
+	struct keysource_env env = key_env(m);
+	struct keysource *source = NULL;
+	int r;
+
+	env.kernel_keys = true;
+	if (!cfg->lower_key) {
+		r = keysource_read_first(m->keysources, cfg->n_keys, &env, ret_key, err);
+		if (r < 0 && cfg->n_keys == 0 && cfg->target)
+			error_hint(err, "ckrfs mount %s %s --key file:/path/to/key", cfg->name, cfg->target);
+		return r;
+	}
+	r = keysource_parse(cfg->lower_key, &source, err);
+	if (r == 0)
+		r = keysource_read(source, &env, ret_key, err);
+	keysource_free(source);
+	return r < 0 ? error_prefix(err, "lower-key") : 0;
+}
+
+static int unlock_lower(struct mount *m, void (*stage)(void *ctx, const char *what), void *ctx,
+			struct error *err)
+{
+	struct key key = {0};
+	int r;
+
+	if (!lower_needs_key(m->lower))
+		return 0;
+	stage(ctx, "waiting for the key");
+	r = read_lower_key(m, &key, err);
+	if (r < 0)
+		return r;
+	stage(ctx, key.passphrase ? "unlocking the directory (Argon2)" : "unlocking the directory");
+	r = lower_unlock(m->lower, &key, err);
+	key_wipe(&key);
+	if (r == 0 && !m->config->lower_key)
+		snprintf(m->key.source, sizeof(m->key.source), "%s", key.source);
+	return r;
+}
+
+/* What the format has on the lower can be read only with the lower's key. */
+static int open_volume(struct mount *m, bool shared, void (*stage)(void *ctx, const char *what), void *ctx,
+		       struct error *err)
+{
+	int r = open_lower(m, shared, err);
+
+	if (r == 0)
+		r = unlock_lower(m, stage, ctx, err);
+	return r < 0 ? r : open_format(m, !m->config->read_only && !shared, err);
 }
 
 static int unlock(struct mount *m, void (*stage)(void *ctx, const char *what), void *ctx, struct error *err)
@@ -211,6 +330,9 @@ static int replace_sources(struct mount *m, const char *spec, struct error *err)
 		keysource_free(steal_ptr(&m->keysources[i]));
 	m->keysources[0] = source; /* there is room for the NULL behind the last */
 	m->config->n_keys = 1;
+	/* Of a format without a key it is the lower's. */
+	if (m->config->format == CONFIG_FORMAT_PLAIN)
+		free(steal_ptr(&m->config->lower_key));
 	return 0;
 }
 
@@ -218,15 +340,12 @@ static void no_stage(void *ctx, const char *what) {}
 
 int mount_read_key_again(struct mount *m, const char *spec, struct error *err)
 {
-	struct format_params format = {
-		.kind = m->config->format,
-		.scrypt_memory = m->config->scrypt_memory,
-		.root_fd = lower_root(m->lower),
-	};
 	int r = spec ? replace_sources(m, spec, err) : 0;
 
 	if (r == 0)
-		r = format_open(&format, &m->format, err);
+		r = unlock_lower(m, no_stage, NULL, err);
+	if (r == 0)
+		r = open_format(m, false, err);
 	if (r == 0)
 		r = unlock(m, no_stage, NULL, err);
 	if (r == 0)
@@ -275,6 +394,7 @@ static int mount_target(struct mount *m, struct error *err)
 		return r;
 	snprintf(record.target, sizeof(record.target), "%s", m->config->target);
 	snprintf(record.source, sizeof(record.source), "%s", m->config->source);
+	record.fscrypt = m->config->lower == CONFIG_LOWER_FSCRYPT;
 	r = runtime_record(&m->claim, &record);
 	if (r < 0)
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot write to %s/%s", m->runtime.path,
@@ -309,7 +429,9 @@ static int start_server(struct mount *m, struct error *err)
 	if (r < 0)
 		return r;
 	fusemount_read_ahead(&m->fuse, READ_AHEAD_KIB);
-	snprintf(m->key_identifier, sizeof(m->key_identifier), "%s", format_key_identifier(m->format));
+	snprintf(m->key_identifier, sizeof(m->key_identifier), "%s",
+		 format_needs_key(m->format) ? format_key_identifier(m->format)
+					     : lower_key_identifier(m->lower));
 	snprintf(m->secret_memory, sizeof(m->secret_memory), "%s", secret_protection());
 	/* The server has what it needs: here nobody needs the key any more. */
 	format_free(steal_ptr(&m->format));
@@ -332,12 +454,13 @@ int mount_get_key(struct mount *m, struct error *err)
 
 /* The lock is shared where nothing is changed, so that others may read too. Whoever shares it already may be
  * changing the volume. */
-static int open_unmounted(struct mount *m, bool change, bool *ret_live, struct error *err)
+static int open_unmounted(struct mount *m, bool change, void (*stage)(void *ctx, const char *what), void *ctx,
+			  bool *ret_live, struct error *err)
 {
 	int r;
 
 	*ret_live = m->config->shared;
-	r = open_volume(m, false, err);
+	r = open_volume(m, false, stage, ctx, err);
 	if (r == 0 && change)
 		return 0;
 	if (r == 0) {
@@ -348,7 +471,7 @@ static int open_unmounted(struct mount *m, bool change, bool *ret_live, struct e
 	} else {
 		return r;
 	}
-	return open_volume(m, true, err);
+	return open_volume(m, true, stage, ctx, err);
 }
 
 int mount_open_volume(struct mount *m, bool change, void (*stage)(void *ctx, const char *what), void *ctx,
@@ -363,8 +486,9 @@ int mount_open_volume(struct mount *m, bool change, void (*stage)(void *ctx, con
 	if (r == 0)
 		r = parse_sources(m, err);
 	if (r == 0)
-		r = open_unmounted(m, change, &live, err);
-	if (r == -EBUSY && !m->lower && runtime_open(false, &m->runtime, NULL) == 0)
+		r = open_unmounted(m, change, stage, ctx, &live, err);
+	if (r == -EBUSY && !m->lower &&
+	    (m->runtime.mounts_fd >= 0 || runtime_open(false, &m->runtime, NULL) == 0))
 		name_user_of_source(m, change ? "umount" : "check --online", err);
 	if (r == 0)
 		r = unlock(m, stage, ctx, err);
@@ -401,7 +525,7 @@ static int start_steps(struct mount *m, void (*stage)(void *ctx, const char *wha
 	if (r == 0)
 		r = parse_sources(m, err);
 	if (r == 0)
-		r = open_volume(m, m->config->shared, err);
+		r = open_volume(m, m->config->shared, stage, ctx, err);
 	if (r == -EBUSY && !m->lower)
 		name_user_of_source(m, "umount", err);
 	if (r == 0)
@@ -447,6 +571,25 @@ void mount_cut(struct mount *m)
 	m->server_channel = -1;
 }
 
+/* Nobody waits for what is said here: it is in the log, and `ckrfs umount` looks again. */
+static void close_lower(struct mount *m)
+{
+	struct error err = ERROR_NONE;
+	unsigned left = 0;
+
+	if (m->lower && lower_needs_key(m->lower)) {
+		lower_let_go(m->lower);
+		if (lower_lock(m->lower, LOWER_LOCK_MS, &left, &err) < 0)
+			log_error(&err);
+		else if (*lower_left_words(left))
+			log_msg(LOG_LEVEL_WARNING, "the key of \"%s\" stays in the kernel: %s",
+				m->config->name, lower_left_words(left));
+	}
+	lower_close(steal_ptr(&m->lower));
+	cleanup_close(&m->keys_fd);
+	m->keys_fd = -1;
+}
+
 void mount_stop(struct mount *m)
 {
 	bool mounted = m->fuse.mountinfo_fd >= 0;
@@ -461,7 +604,7 @@ void mount_stop(struct mount *m)
 	secret_free(steal_ptr(&m->key_room));
 	format_free(steal_ptr(&m->format));
 	key_wipe(&m->key);
-	lower_close(steal_ptr(&m->lower));
+	close_lower(m);
 	if (m->ring.mount)
 		keyring_close(&m->ring);
 	runtime_release(&m->runtime, m->config->name, &m->claim);

@@ -38,6 +38,7 @@ struct mount {
 	struct keyring ring;
 	struct keysource **keysources; /* owned, config->n_keys of them */
 	struct key key;                /* bytes NULL once the format has them; key.source stays for status */
+	int keys_fd; /* directory in the runtime directory, see lower.h; -1: not open */
 	struct lower *lower;
 	struct format *format;   /* NULL in the keeper once the server has started */
 	struct secret *key_room; /* shared with the server: a key on its way to it, else zeros */

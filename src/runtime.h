@@ -5,6 +5,7 @@
  *   mounts/NAME/lock     locked by the keeper as long as it lives, which tells a live mount from a dead one
  *   mounts/NAME/mount    target, source and keeper's pid, for cleaning up after a keeper that was killed
  *   mounts/NAME/control  the control socket
+ *   keys/FS-KEY          who uses a key that the kernel keeps for a file system (lower = fscrypt)
  * All by fd. A directory that others could write to is refused. Life functions: one thread.
  */
 #ifndef CKRFS_RUNTIME_H
@@ -29,6 +30,9 @@ void runtime_close(struct runtime *rt);
 
 #define RUNTIME_NONE ((struct runtime){.mounts_fd = -1})
 
+/* The directory where mounts tell each other which keys of file systems they use: an fd, negative errno. */
+int runtime_open_keys(const struct runtime *rt, bool create);
+
 /* One mount's directory, claimed by its keeper. */
 struct claim {
 	int dir_fd, lock_fd; /* -1: not claimed */
@@ -43,6 +47,7 @@ int runtime_claim(struct runtime *rt, const char *name, struct claim *ret, struc
 /* What is to be known of the mount when its keeper is dead. */
 struct record {
 	pid_t keeper;
+	bool fscrypt; /* the lower has a key in the kernel */
 	char target[4096], source[4096];
 };
 int runtime_record(const struct claim *claim, const struct record *record);

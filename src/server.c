@@ -244,6 +244,7 @@ static int shut_in(struct server *s, struct error *err)
 		.keeper = m->keeper_pid,
 		.root_fd = lower_root(m->lower),
 		.root_private = lower_private(m->lower),
+		.root_let_go = lower_needs_key(m->lower),
 		.system_admin = m->config->format == CONFIG_FORMAT_PLAIN,
 	};
 	int r = store_init_proc();
@@ -397,7 +398,9 @@ static int serve(struct server *s, struct error *err)
 		.threads = thread_count(cfg),
 		.latency_fd = s->latency_fd,
 		.writeback = cfg->writeback,
-		.passthrough = cfg->passthrough != CONFIG_NO,
+		/* An open file that is passed through cannot be locked. */
+		.passthrough = cfg->passthrough == CONFIG_YES ||
+			       (cfg->passthrough == CONFIG_AUTO && !lower_needs_key(m->lower)),
 		.passthrough_needed = cfg->passthrough == CONFIG_YES,
 		.shared = cfg->shared,
 		.act_as_caller = geteuid() == 0,
