@@ -385,6 +385,13 @@ static int derive_keys(struct gocryptfs *g, struct error *err)
 	return 0;
 }
 
+/* With names in clear the log would be seen. */
+static void start_log(struct gocryptfs *g)
+{
+	if (g->may_repair && !(g->config.flags & GCFS_PLAINTEXT_NAMES))
+		gocryptfs_redo_start(&g->redo, g->root_fd, g->content);
+}
+
 static int gocryptfs_start(struct format *f, struct error *err)
 {
 	struct gocryptfs *g = gocryptfs_of(f);
@@ -393,9 +400,7 @@ static int gocryptfs_start(struct format *f, struct error *err)
 	if (r < 0)
 		return r;
 	g->moves_blocks = !store_overwrites(g->root_fd);
-	/* With names in clear the log would be seen. */
-	if (g->may_repair && !(g->config.flags & GCFS_PLAINTEXT_NAMES))
-		gocryptfs_redo_start(&g->redo, g->root_fd, g->content);
+	start_log(g);
 	return 0;
 }
 
@@ -406,6 +411,22 @@ static void gocryptfs_lock(struct format *f)
 
 	gcfs_names_free(steal_ptr(&g->names));
 	gcfs_content_free(steal_ptr(&g->content));
+}
+
+/* What the log protects is on disk then. */
+static void gocryptfs_let_go(struct format *f)
+{
+	struct gocryptfs *g = gocryptfs_of(f);
+
+	store_syncfs(g->root_fd);
+	gocryptfs_redo_free(&g->redo);
+	memset(&g->redo, 0, sizeof(g->redo));
+	gocryptfs_redo_init(&g->redo);
+}
+
+static void gocryptfs_take(struct format *f)
+{
+	start_log(gocryptfs_of(f));
 }
 
 _Static_assert((int)FORMAT_KEY_SIZE == (int)GCFS_MASTER_KEY_SIZE, "the room holds a master key");
@@ -608,6 +629,8 @@ const struct format_ops format_gocryptfs_ops = {
 	.lock = gocryptfs_lock,
 	.hand_over = gocryptfs_hand_over,
 	.restart = gocryptfs_restart,
+	.let_go = gocryptfs_let_go,
+	.take = gocryptfs_take,
 	.free = gocryptfs_free,
 	.no_source = gocryptfs_no_source,
 	.init = gocryptfs_init,

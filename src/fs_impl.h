@@ -25,10 +25,13 @@ struct fs {
 	struct gate gate;
 	_Atomic uint64_t flushes, unflushed; /* cached writes since it was shutting: came, came to nothing */
 	double attr_timeout, entry_timeout, negative_timeout; /* seconds, as libfuse has them */
-	bool writeback;                                       /* negotiated */
-	bool keep_cache;                                      /* page cache outlives opens */
-	unsigned passthrough_depth;                           /* 0: none */
-	_Atomic bool passthrough;                             /* negotiated */
+	pthread_mutex_t root_lock;                            /* guards the two below, nothing else */
+	struct stat root_stat;
+	struct statvfs root_statvfs;
+	bool writeback;             /* negotiated */
+	bool keep_cache;            /* page cache outlives opens */
+	unsigned passthrough_depth; /* 0: none */
+	_Atomic bool passthrough;   /* negotiated */
 	uid_t self_uid;
 	gid_t self_gid;
 };
@@ -134,6 +137,20 @@ struct fs_passage {
 /* May it be answered? Then fs_lock_passed() follows; else it has been refused already. */
 bool fs_lock_admit(struct fs *fs, const struct fuse_buf *request, struct fs_passage *ret);
 void fs_lock_passed(struct fs *fs, const struct fs_passage *passage);
+
+/* Is the request that this thread answers one about the root of a locked lower? */
+bool fs_lock_by_copy(void);
+
+/* ---- fs_lower.c ---- */
+
+/* Before the gate is shut. */
+void fs_lower_remember(struct fs *fs);
+void fs_lower_root_stat(struct fs *fs, struct stat *ret);
+void fs_lower_root_statvfs(struct fs *fs, struct statvfs *ret);
+/* While the gate is shut and drained. Nothing for a lower without a key. */
+void fs_lower_let_go(struct fs *fs);
+/* root_fd stays the caller's. */
+int fs_lower_take(struct fs *fs, int root_fd);
 
 /* ---- fs_transport.c ---- */
 

@@ -21,6 +21,15 @@
  * what its key sources take: scrypt. */
 enum { SERVER_GRACE_MS = 30000, SCRYPT_GRACE_MS = 120000 };
 
+/* What the child that locks the lower tells. */
+struct lower_report {
+	struct error error;
+	unsigned left; /* enum lower_left */
+};
+
+/* For files of the lower that others have open. */
+enum { LOWER_BUSY_MS = 1000 };
+
 /* What the child that reads the key tells. */
 struct key_report {
 	struct error error; /* code 0: the key is in the key room */
@@ -40,7 +49,7 @@ static void child_end(struct keeper_lock *l)
 
 static bool is_locking(const struct keeper_lock *l)
 {
-	return l->step >= KEEPER_LOCK_OPENING && l->step <= KEEPER_LOCK_FINISHING;
+	return l->step >= KEEPER_LOCK_OPENING && l->step <= KEEPER_LOCK_LOWER;
 }
 
 /* Prefixes what failed, and tells. */
@@ -64,12 +73,89 @@ static void end(struct keeper_lock *l, struct error *err)
 	l->done(l->ctx, locking ? MESSAGE_LOCK : MESSAGE_UNLOCK, err);
 }
 
+static int child_begin(struct keeper_lock *l, void (*run)(struct keeper_lock *l, int fd, const void *arg),
+		       const void *arg);
+
+/* The lower is locked by a child, as the kernel writes back what is dirty; nothing of it is open here then.
+ */
+static void run_lower(struct keeper_lock *l, int fd, const void *arg)
+{
+	struct lower_report report = {0};
+
+	lower_lock(l->m->lower, LOWER_BUSY_MS, &report.left, &report.error);
+	if (send(fd, &report, sizeof(report), MSG_NOSIGNAL) < 0)
+		_exit(EXIT_STATUS_FAILED);
+}
+
+static void lower_begin(struct keeper_lock *l, enum keeper_lock_step step, const struct error *outcome)
+{
+	struct error err = *outcome;
+	int r;
+
+	if (!lower_needs_key(l->m->lower)) {
+		end(l, &err);
+		return;
+	}
+	child_end(l);
+	l->step = step;
+	l->outcome = err;
+	l->patience = max_u64(l->end, monotonic_ms()) + SERVER_GRACE_MS;
+	lower_let_go(l->m->lower);
+	r = child_begin(l, run_lower, NULL);
+	if (r < 0) {
+		error_errno(&err, r, EXIT_STATUS_PARTLY, "\"%s\" is locked, but its key stays in the kernel",
+			    l->m->config->name);
+		end(l, &err);
+	}
+}
+
+/* The first thing that went wrong is what is told. */
+static void lower_ended(struct keeper_lock *l, const struct lower_report *report)
+{
+	const char *name = l->m->config->name, *words = lower_left_words(report->left);
+	struct error err = l->outcome, again = ERROR_NONE;
+
+	if (err.code == 0 && report->error.code < 0)
+		error_set(&err, report->error.code, EXIT_STATUS_PARTLY, "\"%s\" is locked, but %s", name,
+			  report->error.text);
+	else if (err.code == 0 && *words)
+		error_set(&err, -EBUSY, EXIT_STATUS_PARTLY,
+			  "\"%s\" is locked, but its key stays in the kernel: %s", name, words);
+	if (report->left & LOWER_LEFT_BUSY && !l->outcome.code)
+		error_hint(&err, "fuser -vm %s", l->m->config->source);
+	if (lower_take(l->m->lower, &again) < 0)
+		log_error(&again);
+	end(l, &err);
+}
+
+static void on_lower(struct keeper_lock *l)
+{
+	struct lower_report report = {0};
+	ssize_t n = recv(l->child_fd, &report, sizeof(report), MSG_DONTWAIT);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n != (ssize_t)sizeof(report))
+		error_set(&report.error, -EIO, EXIT_STATUS_FAILED,
+			  "the process that takes its key from the kernel died");
+	lower_ended(l, &report);
+}
+
+/* What a child has given to the lower is taken away again. */
+static void end_unlock(struct keeper_lock *l, struct error *err)
+{
+	if (l->step == KEEPER_LOCK_READING_KEY || l->step == KEEPER_LOCK_UNLOCKING)
+		lower_begin(l, KEEPER_LOCK_LOWER_AGAIN, err);
+	else
+		end(l, err);
+}
+
 static void fail(struct keeper_lock *l, int code, const char *what)
 {
 	struct error err = ERROR_NONE;
 
 	error_errno(&err, code, EXIT_STATUS_FAILED, "%s", what);
-	end(l, &err);
+	end_unlock(l, &err);
 }
 
 static void locked(struct keeper_lock *l, const struct server_message *msg)
@@ -90,7 +176,7 @@ static void locked(struct keeper_lock *l, const struct server_message *msg)
 	else if (r < 0)
 		error_errno(&err, r, EXIT_STATUS_PARTLY,
 			    "\"%s\" is locked, but its keyring cannot be emptied", m->config->name);
-	end(l, &err);
+	lower_begin(l, KEEPER_LOCK_LOWER, &err);
 }
 
 static void unlocked(struct keeper_lock *l, const struct server_message *msg)
@@ -118,7 +204,8 @@ static void command(struct keeper_lock *l, enum server_command_type type, enum k
 
 	l->step = step;
 	l->patience = now + cmd.timeout_ms + SERVER_GRACE_MS;
-	r = server_send(l->m->server_channel, &cmd);
+	r = server_send(l->m->server_channel, &cmd,
+			type == SERVER_UNLOCK && lower_needs_key(l->m->lower) ? lower_root(l->m->lower) : -1);
 	if (r < 0)
 		fail(l, r, "the server cannot be told");
 }
@@ -147,7 +234,7 @@ void keeper_lock_server(struct keeper_lock *l, const struct server_message *msg)
 	if (err.code < 0) {
 		if (err.code == -EOPNOTSUPP)
 			error_hint(&err, "ckrfs mount %s -o passthrough=no", l->m->config->name);
-		end(l, &err);
+		end_unlock(l, &err);
 		return;
 	}
 	if (msg->done.command == SERVER_LOCK_BEGIN && l->step == KEEPER_LOCK_BEGINNING)
@@ -239,7 +326,7 @@ static void on_key(struct keeper_lock *l)
 		return;
 	}
 	if (report.error.code < 0) {
-		end(l, &report.error);
+		end_unlock(l, &report.error);
 		return;
 	}
 	memcpy(l->m->key.source, report.source, sizeof(report.source));
@@ -253,6 +340,10 @@ void keeper_lock_event(struct keeper_lock *l)
 
 	if (l->step == KEEPER_LOCK_READING_KEY) {
 		on_key(l);
+		return;
+	}
+	if (l->step == KEEPER_LOCK_LOWER || l->step == KEEPER_LOCK_LOWER_AGAIN) {
+		on_lower(l);
 		return;
 	}
 	n = recv(l->child_fd, &ready, 1, MSG_DONTWAIT);
@@ -299,6 +390,18 @@ int keeper_lock(struct keeper_lock *l, uint64_t timeout_ms, struct error *err)
 	return 1;
 }
 
+/* If it could not be opened again after the lock: somebody else had it for that moment. */
+static int take_lower(struct keeper_lock *l, struct error *err)
+{
+	struct mount *m = l->m;
+	int r = lower_root(m->lower) >= 0 ? 0 : lower_take(m->lower, err);
+
+	if (r == 0)
+		return 0;
+	lower_let_go(m->lower);
+	return error_prefix(err, "cannot unlock \"%s\"", m->config->name);
+}
+
 int keeper_unlock(struct keeper_lock *l, const char *spec, struct error *err)
 {
 	const struct config *cfg = l->m->config;
@@ -310,6 +413,9 @@ int keeper_unlock(struct keeper_lock *l, const char *spec, struct error *err)
 		return 0;
 	if (l->m->state != MOUNT_LOCKED)
 		return not_serving(l->m, "unlock", err);
+	r = take_lower(l, err);
+	if (r < 0)
+		return r;
 	l->end = 0;
 	l->patience = monotonic_ms() + SCRYPT_GRACE_MS +
 		      min_u64(cfg->key_timeout_ms, INT32_MAX) * max_u64(cfg->n_keys, 1);
@@ -325,6 +431,7 @@ int keeper_unlock(struct keeper_lock *l, const char *spec, struct error *err)
 void keeper_lock_timeout(struct keeper_lock *l)
 {
 	struct error err = ERROR_NONE;
+	struct lower_report report = {0};
 
 	if (!l->patience || monotonic_ms() < l->patience)
 		return;
@@ -340,6 +447,12 @@ void keeper_lock_timeout(struct keeper_lock *l)
 		break;
 	case KEEPER_LOCK_READING_KEY:
 		fail(l, -ETIMEDOUT, "reading the key");
+		break;
+	case KEEPER_LOCK_LOWER:
+	case KEEPER_LOCK_LOWER_AGAIN:
+		error_set(&report.error, -ETIMEDOUT, EXIT_STATUS_FAILED,
+			  "the kernel does not come to an end with its key (is the disk slow?)");
+		lower_ended(l, &report);
 		break;
 	default:
 		/* The server hangs in the lower. Nobody waits any more, but its answer counts when it comes.

@@ -4,8 +4,9 @@
  * while the keeper's loop goes on. What may block (the mounted file system, key sources) is done by children.
  *
  *   lock:    open the root (child) -> gate shuts (server) -> syncfs(2) (child) -> pages dropped, key
- *            forgotten (server)
- *   unlock:  key read and checked (child) -> handed over, gate opens (server)
+ *            forgotten (server) -> the lower's key taken away (child)
+ *   unlock:  key read and checked (child) -> handed over, gate opens (server); if that fails, what the lower
+ *            got of it is taken away again (child)
  */
 #ifndef CKRFS_KEEPER_LOCK_H
 #define CKRFS_KEEPER_LOCK_H
@@ -20,8 +21,10 @@ enum keeper_lock_step {
 	KEEPER_LOCK_BEGINNING,
 	KEEPER_LOCK_SYNCING,
 	KEEPER_LOCK_FINISHING,
+	KEEPER_LOCK_LOWER,
 	KEEPER_LOCK_READING_KEY,
 	KEEPER_LOCK_UNLOCKING,
+	KEEPER_LOCK_LOWER_AGAIN,
 };
 
 struct keeper_lock {
@@ -30,10 +33,11 @@ struct keeper_lock {
 	void (*done)(void *ctx, enum message_command command, const struct error *err);
 	void *ctx;
 	enum keeper_lock_step step;
-	pid_t child;       /* 0: none; who reaps it sets 0 */
-	int child_fd;      /* to be polled for input; -1: none */
-	uint64_t end;      /* locking: when the client's time is over */
-	uint64_t patience; /* when to go on without whom we wait for, 0: never */
+	pid_t child;          /* 0: none; who reaps it sets 0 */
+	int child_fd;         /* to be polled for input; -1: none */
+	uint64_t end;         /* locking: when the client's time is over */
+	uint64_t patience;    /* when to go on without whom we wait for, 0: never */
+	struct error outcome; /* what is told when the lower is locked */
 };
 
 #define KEEPER_LOCK_NONE ((struct keeper_lock){.child_fd = -1})

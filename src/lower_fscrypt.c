@@ -426,7 +426,7 @@ static int fscrypt_lock(struct lower *l, uint64_t timeout_ms, unsigned *ret_left
 	r = fscrypt_claim_enter(&f->claim);
 	if (r == 0) {
 		fscrypt_claim_drop(&f->claim);
-		if (f->claimed || fscrypt_claim_origin(&f->claim) != FSCRYPT_ORIGIN_NONE)
+		if (f->claim.fd < 0 || fscrypt_claim_origin(&f->claim) != FSCRYPT_ORIGIN_NONE)
 			r = remove_if_last(f->base_fd, &f->policy, &f->claim, timeout_ms, ret_left);
 	}
 	fscrypt_claim_leave(&f->claim);

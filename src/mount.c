@@ -572,19 +572,24 @@ void mount_cut(struct mount *m)
 }
 
 /* Nobody waits for what is said here: it is in the log, and `ckrfs umount` looks again. */
-static void close_lower(struct mount *m)
+void mount_lock_lower(struct mount *m)
 {
 	struct error err = ERROR_NONE;
 	unsigned left = 0;
 
-	if (m->lower && lower_needs_key(m->lower)) {
-		lower_let_go(m->lower);
-		if (lower_lock(m->lower, LOWER_LOCK_MS, &left, &err) < 0)
-			log_error(&err);
-		else if (*lower_left_words(left))
-			log_msg(LOG_LEVEL_WARNING, "the key of \"%s\" stays in the kernel: %s",
-				m->config->name, lower_left_words(left));
-	}
+	if (!m->lower || !lower_needs_key(m->lower))
+		return;
+	lower_let_go(m->lower);
+	if (lower_lock(m->lower, LOWER_LOCK_MS, &left, &err) < 0)
+		log_error(&err);
+	else if (*lower_left_words(left))
+		log_msg(LOG_LEVEL_WARNING, "the key of \"%s\" stays in the kernel: %s", m->config->name,
+			lower_left_words(left));
+}
+
+static void close_lower(struct mount *m)
+{
+	mount_lock_lower(m);
 	lower_close(steal_ptr(&m->lower));
 	cleanup_close(&m->keys_fd);
 	m->keys_fd = -1;

@@ -38,7 +38,7 @@ struct mount {
 	struct keyring ring;
 	struct keysource **keysources; /* owned, config->n_keys of them */
 	struct key key;                /* bytes NULL once the format has them; key.source stays for status */
-	int keys_fd; /* directory in the runtime directory, see lower.h; -1: not open */
+	int keys_fd;                   /* directory in the runtime directory, see lower.h; -1: not open */
 	struct lower *lower;
 	struct format *format;   /* NULL in the keeper once the server has started */
 	struct secret *key_room; /* shared with the server: a key on its way to it, else zeros */
@@ -87,6 +87,10 @@ int mount_read_key_again(struct mount *m, const char *spec, struct error *err);
 /* No request is answered any more: those that wait fail with ENOTCONN. The server is killed if it still
  * lives; the mount itself stays. */
 void mount_cut(struct mount *m);
+
+/* A key that the lower has in the kernel is taken away, if nobody else uses it: nothing is served any more.
+ */
+void mount_lock_lower(struct mount *m);
 
 /* The reverse of mount_start(); unmounts (lazily) what is still mounted. */
 void mount_stop(struct mount *m);
