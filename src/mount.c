@@ -440,16 +440,30 @@ static int start_server(struct mount *m, struct error *err)
 	return 0;
 }
 
-int mount_get_key(struct mount *m, struct error *err)
+static int prepare_keys(struct mount *m, struct error *err)
 {
 	int r = crypto_init();
 
 	if (r < 0)
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot set up the cryptography");
 	r = open_keyring(m, err);
-	if (r == 0)
-		r = parse_sources(m, err);
+	return r < 0 ? r : parse_sources(m, err);
+}
+
+int mount_get_key(struct mount *m, struct error *err)
+{
+	int r = prepare_keys(m, err);
+
 	return r < 0 ? r : read_key(m, err);
+}
+
+int mount_get_lower_key(struct mount *m, struct error *err)
+{
+	int r = prepare_keys(m, err);
+
+	if (r == 0)
+		r = open_keys(m, err);
+	return r < 0 ? r : read_lower_key(m, &m->key, err);
 }
 
 /* The lock is shared where nothing is changed, so that others may read too. Whoever shares it already may be
@@ -478,13 +492,8 @@ int mount_open_volume(struct mount *m, bool change, void (*stage)(void *ctx, con
 		      bool *ret_live, struct error *err)
 {
 	bool live = true;
-	int r = crypto_init();
+	int r = prepare_keys(m, err);
 
-	if (r < 0)
-		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot set up the cryptography");
-	r = open_keyring(m, err);
-	if (r == 0)
-		r = parse_sources(m, err);
 	if (r == 0)
 		r = open_unmounted(m, change, stage, ctx, &live, err);
 	if (r == -EBUSY && !m->lower &&

@@ -66,6 +66,8 @@ int mount_start(struct mount *m, void (*stage)(void *ctx, const char *what), voi
 
 /* Only the key, into m->key: for making a volume. The same process state as for mount_start() is needed. */
 int mount_get_key(struct mount *m, struct error *err);
+/* The same with the lower's key: for making a directory that its file system encrypts. */
+int mount_get_lower_key(struct mount *m, struct error *err);
 /* After that: one key more, from a source that is not the volume's. The bytes are the caller's. */
 int mount_get_other_key(struct mount *m, const char *spec, struct key *ret_key, struct error *err);
 
