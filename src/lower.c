@@ -103,6 +103,12 @@ int lower_lock(struct lower *l, uint64_t timeout_ms, unsigned *ret_left, struct 
 	return l->ops->lock ? l->ops->lock(l, timeout_ms, ret_left, err) : 0;
 }
 
+void lower_linger(struct lower *l)
+{
+	if (l->ops->linger)
+		l->ops->linger(l);
+}
+
 int lower_take(struct lower *l, struct error *err)
 {
 	return l->ops->take ? l->ops->take(l, err) : 0;

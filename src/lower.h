@@ -75,6 +75,9 @@ void lower_let_go(struct lower *l);
 /* Takes the key from the kernel, and tries for timeout_ms while files are busy. *ret_left: enum lower_left. A
  * child of the caller may do it. */
 int lower_lock(struct lower *l, uint64_t timeout_ms, unsigned *ret_left, struct error *err);
+/* For a process of its own, after LOWER_LEFT_BUSY: closes all other fds but the standard ones, and tries
+ * again until the files are closed or somebody gives the key again. Returns then. */
+void lower_linger(struct lower *l);
 /* Opens the (locked) root again after lower_let_go(), and takes the volume's lock. */
 int lower_take(struct lower *l, struct error *err);
 

@@ -437,6 +437,55 @@ static int fscrypt_lock(struct lower *l, uint64_t timeout_ms, unsigned *ret_left
 	return 0;
 }
 
+/* Is there something left to do? Nobody may have given the key again since. */
+static bool is_leaving(const struct fscrypt *f)
+{
+	enum fskey_state state;
+	bool self;
+
+	return !fscrypt_claim_others(&f->claim) && fscrypt_claim_origin(&f->claim) == FSCRYPT_ORIGIN_NONE &&
+	       fskey_status(f->base_fd, &f->policy, &state, &self) == 0 && state == FSKEY_LEAVING;
+}
+
+/* 1: again. */
+static int linger_once(struct fscrypt *f)
+{
+	unsigned left;
+	int r = fscrypt_claim_enter(&f->claim);
+
+	if (r == 0)
+		r = is_leaving(f) && fskey_remove(f->base_fd, &f->policy, &left) == 0 &&
+		    left & FSKEY_LEFT_BUSY;
+	fscrypt_claim_leave(&f->claim);
+	return r;
+}
+
+static int compare_fds(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+/* The claim of this process is the file alone. */
+static void fscrypt_linger(struct lower *l)
+{
+	struct fscrypt *f = l->state;
+	int keep[] = {STDERR_FILENO, f->base_fd, f->claim.fd, f->claim.dir_fd};
+	struct timespec step = {.tv_sec = 1};
+
+	if (f->claim.fd < 0)
+		return;
+	qsort(keep, ARRAY_SIZE(keep), sizeof(keep[0]), compare_fds);
+	for (size_t i = 0; i < ARRAY_SIZE(keep); i++) {
+		unsigned last = i + 1 < ARRAY_SIZE(keep) ? (unsigned)keep[i + 1] - 1 : ~0U;
+
+		if ((unsigned)keep[i] + 1 <= last)
+			close_range((unsigned)keep[i] + 1, last, 0);
+	}
+	while (linger_once(f) == 1)
+		nanosleep(&step, NULL);
+	fscrypt_claim_close(&f->claim);
+}
+
 /* ---- in between ---- */
 
 /* By its handle: the names above may be locked too. */
@@ -531,6 +580,7 @@ const struct lower_ops lower_fscrypt_ops = {
 	.key_identifier = fscrypt_key_identifier,
 	.unlock = fscrypt_unlock,
 	.lock = fscrypt_lock,
+	.linger = fscrypt_linger,
 	.take = fscrypt_take,
 	.clean = fscrypt_clean,
 	.close = fscrypt_close,

@@ -25,6 +25,7 @@ struct lower_ops {
 	const char *(*key_identifier)(const struct lower *l);
 	int (*unlock)(struct lower *l, const struct key *key, struct error *err);
 	int (*lock)(struct lower *l, uint64_t timeout_ms, unsigned *ret_left, struct error *err);
+	void (*linger)(struct lower *l);
 	int (*take)(struct lower *l, struct error *err);
 	int (*clean)(const struct lower_params *params, uint64_t timeout_ms, unsigned *ret_left);
 	/* Frees the state; root_fd and lock_fd are closed already. */

@@ -240,29 +240,17 @@ def test_wrong_key_leaves_the_kernel_untouched(ck, fs):
     assert left_in_keys(ck) == []
 
 
-class Ring:
-    """A keyring of the manager with a key that only the kernel reads."""
-
-    def __init__(self, key, description="volume", kind=2):
-        self.serial = run("keyctl", "newring", "ckrfs-test", "@s").stdout.decode().strip()
-        payload = kind.to_bytes(4, "little") + bytes(4) + key
-        self.key = run("keyctl", "padd", "fscrypt-provisioning", description, self.serial, input=payload).stdout.decode().strip()
-
-    def close(self):
-        run("keyctl", "clear", self.serial)
-        run("keyctl", "unlink", self.serial, "@s")
-
-
-@pytest.fixture
-def rings():
-    made = []
-
-    def make(key, **kw):
-        made.append(Ring(key, **kw))
-        return made[-1]
-    yield make
-    for ring in made:
-        ring.close()
+def with_ring(ck, key, command, *args, description="volume", kind=2, status=DONE):
+    """ckrfs with a session keyring of the manager that has a key which only the kernel reads."""
+    payload = ck.key_file(kind.to_bytes(4, "little") + bytes(4) + key, name="payload")
+    done = run("keyctl", "session", "-", "sh", "-c", r"""
+key=$(keyctl padd fscrypt-provisioning "$1" @s < "$2") || exit 99
+keyctl read $key >/dev/null 2>&1 && exit 98
+shift 2; exec "$@" """, "sh", description, payload, *ck.argv(command, *args), "-o", "keyring=inherit", env=ck.env, check=False)
+    os.unlink(payload)
+    ck.transcript.append(done.stderr.decode())
+    assert done.returncode == status, done.stderr
+    return done.stderr.decode()
 
 
 def memory_hits(ck, key, *pids):
@@ -272,61 +260,63 @@ def memory_hits(ck, key, *pids):
     return [line for line in done.stdout.decode().splitlines() if ": pattern" in line]
 
 
-def test_key_that_only_the_kernel_reads(ck, fs, rings):
+def test_key_that_only_the_kernel_reads(ck, fs):
     """It is named by its serial: its bytes are never in memory of ours, which could not even read them."""
     key, spec = raw_key(ck)
     path, ident = directory(ck, fs, spec=spec)
-    ring = rings(key)
-    assert run("keyctl", "read", ring.key, check=False).returncode, "user space cannot read this type"
     os.unlink(ck.dir / "raw")
-    ck.configure("volume enc", source=path, lower="fscrypt", keyring=ring.serial, key="keyring:fscrypt-provisioning:volume")
-    with ck.mounted("enc") as at:
-        (at / "f").write_text("x")
-        state = ck.state()
-        assert state["key_source"] == "keyring:fscrypt-provisioning:volume"
-        assert key_status(fs.dir, ident) == (PRESENT, 1), "one user: the one who tried the key has left"
-        assert memory_hits(ck, key, state["keeper_pid"], state["server_pid"]) == []
-        ck.run("lock", "enc", status=DONE)
-        assert state_of(fs, ident) == ABSENT
-        ck.run("unlock", "enc", status=DONE)
-        assert memory_hits(ck, key, state["keeper_pid"], state["server_pid"]) == []
-        assert (at / "f").read_text() == "x"
+    ck.configure("volume enc", source=path, lower="fscrypt", key="keyring:fscrypt-provisioning:volume")
+    with_ring(ck, key, "mount", "enc", ck.mnt)
+    (ck.mnt / "f").write_text("x")
+    state = ck.remember(ck.mnt)
+    assert state["key_source"] == "keyring:fscrypt-provisioning:volume"
+    assert key_status(fs.dir, ident) == (PRESENT, 1), "one user: the one who tried the key has left"
+    assert memory_hits(ck, key, state["keeper_pid"], state["server_pid"]) == []
+    ck.run("lock", "enc", status=DONE)
+    assert state_of(fs, ident) == ABSENT
+    ck.run("unlock", "enc", status=DONE)
+    assert memory_hits(ck, key, state["keeper_pid"], state["server_pid"]) == []
+    assert (ck.mnt / "f").read_text() == "x"
+    ck.umount()
     assert state_of(fs, ident) == ABSENT
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_wrong_key_that_only_the_kernel_reads(ck, fs, rings, there):
+def test_wrong_key_that_only_the_kernel_reads(ck, fs, there):
     """Whose key it is, the kernel tells only by taking it; a key that was there before stays there."""
     path, ident = directory(ck, fs)
     other = os.urandom(64)
     if there:
         add_key(fs.dir, other)
-    ring = rings(other)
-    ck.configure("volume enc", source=path, lower="fscrypt", keyring=ring.serial, key="keyring:fscrypt-provisioning:volume")
-    done = ck.run("mount", "enc", ck.mnt, status=WRONG_KEY)
-    assert f"is encrypted with key {ident.hex()}, not with {identifier(other).hex()}" in done.stderr
+    ck.configure("volume enc", source=path, lower="fscrypt", key="keyring:fscrypt-provisioning:volume")
+    said = with_ring(ck, other, "mount", "enc", ck.mnt, status=WRONG_KEY)
+    assert f"is encrypted with key {ident.hex()}, not with {identifier(other).hex()}" in said
     assert key_status(fs.dir, identifier(other)) == ((PRESENT, 1) if there else (ABSENT, 0))
     assert state_of(fs, ident) == ABSENT
 
 
-def test_init_with_a_key_that_only_the_kernel_reads(ck, fs, rings):
+def test_missing_key_that_only_the_kernel_reads(ck, fs):
+    path, _ = directory(ck, fs)
+    ck.configure("volume enc", source=path, lower="fscrypt", key="keyring:fscrypt-provisioning:volume")
+    said = with_ring(ck, os.urandom(64), "mount", "enc", ck.mnt, description="another", status=NO_KEY)
+    assert "no key in keyring:fscrypt-provisioning:volume" in said
+
+
+def test_init_with_a_key_that_only_the_kernel_reads(ck, fs):
     key = os.urandom(64)
-    ring = rings(key)
     path = fs.make()
-    ck.run("init", "--lower", "fscrypt", path, "-o", f"keyring={ring.serial}", "--key", "keyring:fscrypt-provisioning:volume",
-           status=DONE)
+    with_ring(ck, key, "init", "--lower", "fscrypt", path, "--key", "keyring:fscrypt-provisioning:volume")
     assert policy(path)[4] == identifier(key)
     assert state_of(fs, identifier(key)) == ABSENT
 
 
-def test_key_of_version_1_cannot_be_one_that_only_the_kernel_reads(ck, fs, rings):
+def test_key_of_version_1_cannot_be_one_that_only_the_kernel_reads(ck, fs):
     enc = fs.make()
     fs.setup()
     fs.encrypt(enc, PASSPHRASE, version=1)
     fs.lock(enc)
-    ring = rings(os.urandom(64), kind=1, description="old")
-    ck.configure("volume v", source=enc, lower="fscrypt", keyring=ring.serial, key="keyring:fscrypt-provisioning:old")
-    assert "cannot be known" in ck.run("mount", "v", ck.mnt, status=UNSUPPORTED).stderr
+    ck.configure("volume v", source=enc, lower="fscrypt", key="keyring:fscrypt-provisioning:volume")
+    assert "cannot be known" in with_ring(ck, os.urandom(64), "mount", "v", ck.mnt, kind=1, status=UNSUPPORTED)
 
 
 # ---- several mounts with one key
@@ -549,16 +539,28 @@ def test_umount_reports_files_that_others_have_open(ck, fs):
         done = ck.umount(status=PARTLY)
         assert done.stderr == ('ckrfs: "enc" is unmounted, but its key stays in the kernel: files below the source are in use, '
                                f"and stay readable until they are closed\n  try: fuser -vm {path}\n")
-    assert state_of(fs, ident) == ABSENT, "the last close drops it"
+        assert state_of(fs, ident) == LEAVING
+    wait_until("the files to be dropped", lambda: state_of(fs, ident) == ABSENT)
+
+
+def test_files_in_use_are_dropped_when_they_are_closed(ck, fs):
+    path, ident = directory(ck, fs)
+    with ck.mounted("enc") as at:
+        (at / "f").write_text("x")
+        with open(path / "f"):
+            ck.run("lock", "enc", status=PARTLY)
+            assert state_of(fs, ident) == LEAVING
+        wait_until("the files to be dropped", lambda: state_of(fs, ident) == ABSENT)
+        ck.run("unlock", "enc", status=DONE)
+        assert (at / "f").read_text() == "x"
 
 
 def test_lock_waits_for_files_that_are_closed_soon(ck, fs):
     path, ident = directory(ck, fs)
     with ck.mounted("enc") as at:
         (at / "f").write_text("x")
-        with child(["sh", "-c", "read x <&3; echo open; sleep 0.3", "sh"], stdin=open(path / "f"), stdout=subprocess.PIPE,
-                   preexec_fn=lambda: os.dup2(0, 3), pass_fds=()) as holder:
-            wait_until("the file to be open", lambda: holder.poll() is not None or os.path.exists(f"/proc/{holder.pid}/fd/0"))
+        with child(["sh", "-c", 'exec 3<"$1"; echo open; sleep 0.3', "sh", path / "f"], stdout=subprocess.PIPE) as holder:
+            assert holder.stdout.readline() == b"open\n"
             ck.run("lock", "enc", status=DONE)
         assert state_of(fs, ident) == ABSENT
 
@@ -729,32 +731,26 @@ def test_unprivileged_mount(ck, fs):
     """The key is counted for the user; without handles files stay open, and a lock says that they do."""
     key, spec = raw_key(ck)
     path, ident = directory(ck, fs, spec=spec)
-    os.chown(path, UID, UID)
-    os.chown(ck.dir / "raw", UID, UID)
-    at, runtime = target(ck, "user"), ck.dir / "user-run"
-    os.chown(at, UID, UID)
-    runtime.mkdir()
-    os.chown(runtime, UID, UID)
-    ck.conf.chmod(0o644)
-    env = dict(ck.env, CKRFS_RUNTIME_DIR=str(runtime))
-
-    def user(command, *args):
-        return subprocess.run(["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", *ck.argv(command, *args)], env=env,
-                              capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, user=None)
-    ck.configure("volume enc", source=path, lower="fscrypt", key=spec, log=ck.dir / "user-run" / "log")
-    ck.conf.chmod(0o644)
-    done = user("mount", "enc", at)
-    assert done.returncode == DONE, done.stderr
-    try:
-        as_user(lambda: (at / "f").write_text("x"))
-        assert key_status(fs.dir, ident) == (PRESENT, 1)
-        done = user("lock", "enc")
-        assert done.returncode == PARTLY, done.stderr
-        assert "are in use" in done.stderr
-        assert user("unlock", "enc").returncode == DONE
-        as_user(lambda: (at / "f").read_text())
-    finally:
-        assert user("umount", "enc").returncode == DONE
+    run("chown", "-R", f"{UID}:{UID}", path, ck.runtime, ck.mnt, ck.dir / "raw", ck.conf)
+    ck.dir.chmod(0o777)
+    done = run("unshare", "-m", "sh", "-c", rf"""
+cp /etc/passwd $1/passwd; echo "ckrfstest:x:{UID}:{UID}::/:/bin/sh" >> $1/passwd; mount --bind $1/passwd /etc/passwd
+mknod $1/fuse c 10 229; chmod 666 $1/fuse; mount --bind $1/fuse /dev/fuse
+asuser() {{ setpriv --reuid {UID} --regid {UID} --clear-groups --inh-caps -all "$@"; }}
+asuser $2 mount --config $1/ckrfs.conf enc $1/mnt || echo "mount $?"
+asuser sh -c "echo mine > $1/mnt/f; cat $1/mnt/f"
+asuser $2 lock enc 2>&1 || echo "lock $?"
+asuser cat $1/mnt/f 2>&1 || echo refused
+asuser $2 unlock enc || echo "unlock $?"
+asuser cat $1/mnt/f
+asuser $2 umount $1/mnt || echo "umount $?"
+rm $1/fuse
+""", "sh", ck.dir, ck.argv("mount")[0], env=ck.env).stdout.decode()
+    ck.dir.chmod(0o755)
+    assert "mount " not in done.splitlines()[0]
+    assert done.startswith("mine\n")
+    assert f"are in use, and stay readable until they are closed\n  try: fuser -vm {path}\nlock {PARTLY}\n" in done
+    assert done.endswith("Required key not available\nrefused\nmine\n")
     assert state_of(fs, ident) == ABSENT
 
 
@@ -799,7 +795,7 @@ def test_file_system_that_cannot_encrypt(ck):
     ({"format": "gocryptfs", "key": "file:/b"}, "lower = fscrypt needs lower-key"),
     ({"lower": "directory", "format": "plain", "lower_key": "file:/a"}, "lower \"directory\" uses no key"),
     ({"key": "file:/a", "subtree": "/x"}, "no block device is mounted"),
-    ({"lower_key": "flie:/a"}, "unknown key source \"flie:\" (did you mean \"file:\"?)"),
+    ({"lower_key": "fle:/a"}, "unknown key source \"fle:\" (did you mean \"file:\"?)"),
 ])
 def test_contradictions_in_the_configuration(ck, options, words):
     ck.configure("volume v", **{"source": ck.dir, "lower": "fscrypt", **options})
