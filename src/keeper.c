@@ -194,6 +194,8 @@ static void reap(struct keeper *k)
 			unmount_done(k, fusemount_unmount_result(status));
 		} else if (pid == k->lock.child) {
 			k->lock.child = 0; /* what it has said is in its channel */
+		} else if (pid == k->lock.lingerer) {
+			keeper_lock_lingered(&k->lock);
 		} else if (pid == k->m->server_pid) {
 			on_channel(k);
 			server_ended(k, status);

@@ -87,6 +87,13 @@ static void run_lower(struct keeper_lock *l, int fd, const void *arg)
 		_exit(EXIT_STATUS_FAILED);
 }
 
+static void end_lingerer(struct keeper_lock *l)
+{
+	if (l->lingerer > 0)
+		kill(l->lingerer, SIGKILL);
+	l->lingerer = 0;
+}
+
 static void lower_begin(struct keeper_lock *l, enum keeper_lock_step step, const struct error *outcome)
 {
 	struct error err = *outcome;
@@ -97,6 +104,7 @@ static void lower_begin(struct keeper_lock *l, enum keeper_lock_step step, const
 		return;
 	}
 	child_end(l);
+	end_lingerer(l);
 	l->step = step;
 	l->outcome = err;
 	l->patience = max_u64(l->end, monotonic_ms()) + SERVER_GRACE_MS;
@@ -123,7 +131,10 @@ static void lower_ended(struct keeper_lock *l, const struct lower_report *report
 			  "\"%s\" is locked, but its key stays in the kernel: %s", name, words);
 	if (report->left & LOWER_LEFT_BUSY && !l->outcome.code)
 		error_hint(&err, "fuser -vm %s", l->m->config->source);
-	if (lower_take(l->m->lower, &again) < 0)
+	if (report->left & LOWER_LEFT_BUSY)
+		l->lingerer = mount_linger(l->m, false);
+	/* As long as the key is there, our having it open would keep the directory in use. */
+	if (!report->left && lower_take(l->m->lower, &again) < 0)
 		log_error(&again);
 	end(l, &err);
 }
@@ -402,6 +413,16 @@ static int take_lower(struct keeper_lock *l, struct error *err)
 	return error_prefix(err, "cannot unlock \"%s\"", m->config->name);
 }
 
+void keeper_lock_lingered(struct keeper_lock *l)
+{
+	struct error err = ERROR_NONE;
+
+	l->lingerer = 0;
+	if (l->m->state == MOUNT_LOCKED && l->step == KEEPER_LOCK_IDLE && lower_root(l->m->lower) < 0 &&
+	    lower_take(l->m->lower, &err) < 0)
+		log_error(&err);
+}
+
 int keeper_unlock(struct keeper_lock *l, const char *spec, struct error *err)
 {
 	const struct config *cfg = l->m->config;
@@ -413,6 +434,7 @@ int keeper_unlock(struct keeper_lock *l, const char *spec, struct error *err)
 		return 0;
 	if (l->m->state != MOUNT_LOCKED)
 		return not_serving(l->m, "unlock", err);
+	end_lingerer(l);
 	r = take_lower(l, err);
 	if (r < 0)
 		return r;
@@ -467,5 +489,6 @@ void keeper_lock_timeout(struct keeper_lock *l)
 void keeper_lock_stop(struct keeper_lock *l)
 {
 	child_end(l);
+	end_lingerer(l);
 	l->step = KEEPER_LOCK_IDLE;
 }

@@ -38,6 +38,7 @@ struct keeper_lock {
 	uint64_t end;         /* locking: when the client's time is over */
 	uint64_t patience;    /* when to go on without whom we wait for, 0: never */
 	struct error outcome; /* what is told when the lower is locked */
+	pid_t lingerer;       /* goes on while files of the lower are in use, 0: none; who reaps it sets 0 */
 };
 
 #define KEEPER_LOCK_NONE ((struct keeper_lock){.child_fd = -1})
@@ -51,6 +52,9 @@ int keeper_unlock(struct keeper_lock *l, const char *spec, struct error *err);
 void keeper_lock_event(struct keeper_lock *l);
 void keeper_lock_server(struct keeper_lock *l, const struct server_message *msg);
 void keeper_lock_timeout(struct keeper_lock *l);
+
+/* The lingerer has ended. */
+void keeper_lock_lingered(struct keeper_lock *l);
 
 /* The keeper ends. */
 void keeper_lock_stop(struct keeper_lock *l);

@@ -155,8 +155,9 @@ int lower_directory_adopt(struct lower *l, int fd, struct error *err)
 		return r;
 	l->root_fd = clone_root(l->lock_fd);
 	l->private_mount = l->root_fd >= 0;
+	/* Opened anew: the server keeps it, and the lock is the keeper's. */
 	if (l->root_fd < 0)
-		l->root_fd = fcntl(l->lock_fd, F_DUPFD_CLOEXEC, 0);
+		l->root_fd = openat(l->lock_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (l->root_fd < 0)
 		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot open source %s",
 				   l->params.source);

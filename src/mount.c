@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
@@ -581,6 +582,21 @@ void mount_cut(struct mount *m)
 }
 
 /* Nobody waits for what is said here: it is in the log, and `ckrfs umount` looks again. */
+pid_t mount_linger(struct mount *m, bool without_parent)
+{
+	pid_t pid;
+
+	fflush(NULL);
+	pid = fork();
+	if (pid != 0)
+		return pid;
+	prctl(PR_SET_NAME, "ckrfs-linger");
+	if (!without_parent)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	lower_linger(m->lower);
+	_exit(EXIT_STATUS_DONE);
+}
+
 void mount_lock_lower(struct mount *m)
 {
 	struct error err = ERROR_NONE;
@@ -594,6 +610,8 @@ void mount_lock_lower(struct mount *m)
 	else if (*lower_left_words(left))
 		log_msg(LOG_LEVEL_WARNING, "the key of \"%s\" stays in the kernel: %s", m->config->name,
 			lower_left_words(left));
+	if (left & LOWER_LEFT_BUSY)
+		mount_linger(m, true);
 }
 
 static void close_lower(struct mount *m)

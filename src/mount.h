@@ -93,6 +93,9 @@ void mount_cut(struct mount *m);
 /* A key that the lower has in the kernel is taken away, if nobody else uses it: nothing is served any more.
  */
 void mount_lock_lower(struct mount *m);
+/* Starts a process that goes on taking it away while files are in use: its pid. Without parent it outlives
+ * this one. */
+pid_t mount_linger(struct mount *m, bool without_parent);
 
 /* The reverse of mount_start(); unmounts (lazily) what is still mounted. */
 void mount_stop(struct mount *m);
