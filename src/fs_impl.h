@@ -177,6 +177,8 @@ unsigned fs_passthrough_offered(struct fs *fs, bool by_kernel);
 void fs_passthrough_probe(struct fs *fs);
 /* The backing id of an open inode, 0: it is served by reads and writes. */
 int32_t fs_passthrough_backing(struct fs *fs, struct node *node, struct format_file *file);
+/* The inode is not open, and its file in the lower must not be either. */
+void fs_passthrough_let_go(struct fs *fs, struct node *node);
 /* For node_table_new(): the inode goes. */
 void fs_passthrough_forget(void *ctx, struct node *node);
 

@@ -119,7 +119,8 @@ static int take_stream(struct fs *fs, uint64_t id)
 
 /* ---- files ---- */
 
-static int for_files(struct fs *fs, int (*each)(struct fs *fs, struct node *node, struct format_file *file))
+/* Calls each for all inodes that the kernel knows; -errno of the first that fails, after all. */
+static int for_nodes(struct fs *fs, int (*each)(struct fs *fs, struct node *node))
 {
 	uint64_t ids[IDS];
 	uint32_t at = 0;
@@ -129,28 +130,30 @@ static int for_files(struct fs *fs, int (*each)(struct fs *fs, struct node *node
 	while ((n = node_ids(fs->nodes, &at, ids, IDS))) {
 		for (size_t i = 0; i < n; i++) {
 			struct node *node = node_get(fs->nodes, ids[i]);
-			struct format_file *file = node ? fs_file_if_open(fs, node) : NULL;
+			int one = node ? each(fs, node) : 0;
 
-			if (file) {
-				int one = each(fs, node, file);
-
-				r = r ? r : one;
-				fs_file_put(fs, node);
-			}
 			node_put(fs->nodes, node);
+			r = r ? r : one;
 		}
 	}
 	return r;
 }
 
-static int let_file_go(struct fs *fs, struct node *node, struct format_file *file)
+static int let_file_go(struct fs *fs, struct node *node)
 {
+	struct format_file *file = fs_file_if_open(fs, node);
+
+	if (!file) {
+		fs_passthrough_let_go(fs, node);
+		return 0;
+	}
 	if (node_table_has_handles(fs->nodes))
 		format_file_let_go(file);
+	fs_file_put(fs, node);
 	return 0;
 }
 
-static int take_file(struct fs *fs, struct node *node, struct format_file *file)
+static int open_again(struct fs *fs, struct node *node, struct format_file *file)
 {
 	int fd;
 
@@ -166,6 +169,16 @@ static int take_file(struct fs *fs, struct node *node, struct format_file *file)
 	return 0;
 }
 
+static int take_file(struct fs *fs, struct node *node)
+{
+	struct format_file *file = fs_file_if_open(fs, node);
+	int r = file ? open_again(fs, node, file) : 0;
+
+	if (file)
+		fs_file_put(fs, node);
+	return r;
+}
+
 /* ---- all of it ---- */
 
 /* The number of the root's fd is known in many places, and stays taken. */
@@ -179,7 +192,7 @@ void fs_lower_let_go(struct fs *fs)
 	if (!fs->p.lower_let_go)
 		return;
 	format_let_go(fs->p.format);
-	for_files(fs, let_file_go);
+	for_nodes(fs, let_file_go);
 	for_handles(fs, let_stream_go);
 	node_let_go(fs->nodes);
 	/* /dev/null, which is all that the server has for standard streams */
@@ -195,7 +208,7 @@ int fs_lower_take(struct fs *fs, int root_fd)
 		return r;
 	r = node_take(fs->nodes, root_fd);
 	if (r == 0)
-		r = for_files(fs, take_file);
+		r = for_nodes(fs, take_file);
 	if (r == 0)
 		r = for_handles(fs, take_stream);
 	return r;

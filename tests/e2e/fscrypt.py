@@ -75,39 +75,33 @@ def policy(path):
 class Encrypting:
     """An ext4 file system in a file, mounted in the test's directory; and the fscrypt tool with settings of its own."""
 
-    def __init__(self, ck, feature=True, mounted=True):
+    def __init__(self, ck, feature=True):
         self.ck = ck
         self.image = ck.dir / "image"
         self.dir = ck.dir / "fs"
         self.dir.mkdir()
-        self.device = None
         with open(self.image, "wb") as f:
             f.truncate(48 << 20)
         run("mkfs.ext4", "-q", "-F", *(["-O", "encrypt"] if feature else []), self.image)
-        if mounted:
-            self.mount()
+        done = run("losetup", "-f", "--show", self.image, check=False)
+        if done.returncode:
+            kernel_lacks(f"loop devices: {done.stderr!r}")
+        self.device = done.stdout.decode().strip()
+        self.mount()
 
     def mount(self):
-        done = run("mount", "-o", "loop", self.image, self.dir, check=False)
-        if done.returncode:
-            kernel_lacks(f"loop mounts of ext4: {done.stderr!r}")
+        run("mount", self.device, self.dir)
         if not os.path.exists("/sys/fs/ext4/features/encryption"):
             kernel_lacks("fscrypt")
 
     def loop(self):
-        """The image as a block device, mounted nowhere"""
-        self.umount()
-        self.device = run("losetup", "-f", "--show", self.image).stdout.decode().strip()
+        """The block device, mounted nowhere any more"""
+        run("umount", self.dir)
         return self.device
-
-    def umount(self):
-        if os.path.ismount(self.dir):
-            run("umount", self.dir)
 
     def close(self):
         run("umount", "-l", self.dir, check=False)
-        if self.device:
-            run("losetup", "-d", self.device, check=False)
+        run("losetup", "-d", self.device, check=False)
 
     def make(self, name="enc"):
         path = self.dir / name

@@ -185,8 +185,7 @@ def test_init_options(ck, fs, options, want):
     done = ck.run("init", "--lower", "fscrypt", path, "--key", spec, *options)
     if done.returncode == UNSUPPORTED and "ino-lblk-64" in options:
         # mke2fs without the feature stable_inodes
-        run("umount", fs.dir)
-        run("tune2fs", "-O", "stable_inodes", fs.image)
+        run("tune2fs", "-O", "stable_inodes", fs.loop())
         fs.mount()
         done = ck.run("init", "--lower", "fscrypt", path, "--key", spec, *options)
     assert done.returncode == DONE, done.stderr
@@ -279,6 +278,27 @@ def test_key_that_only_the_kernel_reads(ck, fs):
     assert (ck.mnt / "f").read_text() == "x"
     ck.umount()
     assert state_of(fs, ident) == ABSENT
+
+
+@pytest.mark.parametrize("kind", ["raw", "passphrase"])
+def test_key_is_in_no_memory(ck, fs, kind):
+    """Neither what was given nor what was unwrapped, as long as the files can be read and after."""
+    enc = fs.make()
+    if kind == "raw":
+        key, spec = raw_key(ck, "k")
+        ck.run("init", "--lower", "fscrypt", enc, "--key", spec, status=DONE)
+    else:
+        key, spec = PASSPHRASE.encode(), f"file:{ck.key_file(PASSPHRASE)}"
+        fs.setup()
+        fs.encrypt(enc, PASSPHRASE, parallelism=2)
+        fs.lock(enc)
+    ck.configure("volume v", source=enc, lower="fscrypt", key=spec)
+    with ck.mounted("v"):
+        pids = [ck.state()["keeper_pid"], ck.state()["server_pid"]]
+        assert memory_hits(ck, key, *pids) == []
+        ck.run("lock", "v", status=DONE)
+        ck.run("unlock", "v", status=DONE)
+        assert memory_hits(ck, key, *pids) == []
 
 
 @pytest.mark.parametrize("there", [False, True])
@@ -613,6 +633,8 @@ def test_gocryptfs_volume_in_an_encrypted_directory(ck, fs):
         for entry in os.listdir(at / "cipher"):
             os.rename(at / "cipher" / entry, at / entry)
         os.rmdir(at / "cipher")
+    ck.run("mount", "inner", ck.mnt, "-o", f"key=file:{ck.key_file('not it', name='bad')}", status=WRONG_KEY)
+    assert state_of(fs, ident) == ABSENT, "a mount that fails leaves nothing"
     with ck.mounted("inner") as at:
         (at / "f").write_text("twice")
         with open(at / "f", "r+") as f:
@@ -648,8 +670,6 @@ def test_hidden_lower_is_reached_through_the_mount_alone(ck, fs):
         ck.run("unlock", "enc", status=DONE)
         assert (at / "f").read_text() == "hidden"
     assert left_in_keys(ck) == []
-    run("losetup", "-d", device)
-    fs.device = None
     fs.mount()
     assert state_of(fs, ident) == ABSENT
     ck.configure("volume enc", source=path, lower="fscrypt", key=ck.sections["volume enc"]["key"])
@@ -681,7 +701,7 @@ def test_hiding_refuses(ck, fs, what, status, words):
     key = ck.sections["volume enc"]["key"]
     device = run("findmnt", "-no", "SOURCE", fs.dir).stdout.decode().strip()
     if what == "missing":
-        device = fs.loop()
+        fs.loop()
     ck.configure("volume enc", source=path if what == "directory" else device, hide_lower="yes", lower="fscrypt", key=key,
                  **({} if what == "directory" else {"subtree": "/nothing" if what == "missing" else "/enc"}))
     assert words in ck.run("mount", "enc", ck.mnt, status=status).stderr
@@ -724,6 +744,10 @@ def test_passthrough_is_only_for_who_asks_for_it(ck, fs):
     with open(ck.mnt / "f", "w"):
         assert "cannot be taken back" in ck.run("lock", "enc", status=UNSUPPORTED).stderr
         assert os.listdir(ck.mnt) == ["f"]
+    ck.run("lock", "enc", status=DONE)
+    assert fs.is_locked(path)
+    ck.run("unlock", "enc", status=DONE)
+    (ck.mnt / "f").write_text("again")
     ck.umount()
 
 
