@@ -201,6 +201,10 @@ int config_volume_finish(struct config *cfg, struct error *err)
 	if (r == 0 && cfg->subtree && !cfg->hide_lower)
 		r = error_set(err, -EINVAL, EXIT_STATUS_CONFIG,
 			      "subtree is given, but without hide-lower = yes no block device is mounted");
+	if (r == 0 && cfg->present_owner && (cfg->uid_map || cfg->gid_map))
+		r = error_set(err, -EINVAL, EXIT_STATUS_CONFIG,
+			      "present-owner and uid-map or gid-map exclude each other: one shows all as "
+			      "one user's, the others map each id");
 	if (r == 0)
 		r = path_finish(&cfg->source, err);
 	return r < 0 ? r : path_finish(&cfg->target, err);

@@ -525,6 +525,7 @@ static int grow(struct access *a, uint64_t size)
 
 static int set_size(struct access *a, uint64_t size)
 {
+	uint64_t old = a->size;
 	int r;
 
 	/* Nothing changes, and so the time must not: the kernel, which keeps it, does not change it either.
@@ -537,7 +538,13 @@ static int set_size(struct access *a, uint64_t size)
 			a->file->id_known = false; /* the next write makes a new ID */
 		return r;
 	}
-	return size < a->size ? shrink(a, size) : grow(a, size);
+	if (size < old)
+		return shrink(a, size);
+	r = grow(a, size);
+	/* What the lower refuses leaves the file as it was, without the padding. */
+	if (r < 0 && old && old < a->size)
+		shrink(a, old);
+	return r;
 }
 
 int gocryptfs_fsync(struct format *f, struct format_file *file, bool data_only)
@@ -580,18 +587,58 @@ static int allocate(struct access *a, int mode, uint64_t offset, uint64_t length
 	return r;
 }
 
+/* Zeros in a part of one block. */
+static int zero_part(struct access *a, uint64_t start, uint64_t end)
+{
+	static const uint8_t zeros[GCFS_BLOCK];
+	ssize_t n = start < end ? write_at(a, zeros, (size_t)(end - start), start) : 0;
+
+	return n < 0 ? (int)n : 0;
+}
+
+/* Whole blocks become holes of the lower, which the format reads as zeros; what is left at both ends is
+ * written. */
+static int punch(struct access *a, uint64_t offset, uint64_t length)
+{
+	uint64_t end = min_u64(offset + length, a->size), first, last;
+	int r = 0;
+
+	if (offset >= a->size)
+		return 0;
+	first = (offset + GCFS_BLOCK - 1) / GCFS_BLOCK;
+	last = end / GCFS_BLOCK;
+	if (first > last)
+		return zero_part(a, offset, end);
+	if (first < last)
+		r = store_fallocate(a->file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				    gcfs_block_offset(first, a->overhead), (last - first) * disk_block(a));
+	a->sparse = true;
+	if (r == 0)
+		r = zero_part(a, offset, first * GCFS_BLOCK);
+	return r < 0 ? r : zero_part(a, last * GCFS_BLOCK, end);
+}
+
+static int change_space(struct access *a, int mode, uint64_t offset, uint64_t length)
+{
+	int r = 0;
+
+	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+		r = punch(a, offset, length);
+	return r < 0 || mode & FALLOC_FL_PUNCH_HOLE ? r : allocate(a, mode, offset, length);
+}
+
 int gocryptfs_fallocate(struct format *f, struct format_file *file, struct format_io *io, int mode,
 			uint64_t offset, uint64_t length)
 {
 	struct access a;
 	int r;
 
-	if (mode & ~FALLOC_FL_KEEP_SIZE)
+	if (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
 		return -EOPNOTSUPP;
 	pthread_rwlock_wrlock(&file->lock);
 	r = access_begin(&a, f, file, io);
 	if (r == 0)
-		r = allocate(&a, mode, offset, length);
+		r = change_space(&a, mode, offset, length);
 	pthread_rwlock_unlock(&file->lock);
 	return r;
 }

@@ -36,6 +36,17 @@ static void place_put(struct fs *fs, struct place *place)
 	fs_directory_put(fs, &place->dir);
 }
 
+/* The inode that has the name, before it loses it; then what has it. */
+static struct node *place_leaving(struct fs *fs, const struct place *place)
+{
+	return node_leaving(fs->nodes, place->dir.inode.node, place->dir.dir.fd, place->name.disk);
+}
+
+static void place_settle(struct fs *fs, const struct place *place, struct node *left)
+{
+	node_settle(fs->nodes, place->dir.inode.node, place->dir.dir.fd, place->name.disk, left);
+}
+
 /* ---- making things ---- */
 
 /* What is to be made at a place. */
@@ -81,7 +92,7 @@ static void make(fuse_req_t req, fuse_ino_t parent, const char *name, const stru
 			fs_act_done();
 		}
 		if (r == 0)
-			r = fs_entry(fs, at.dir.dir.fd, at.name.disk, &entry);
+			r = fs_entry(fs, &at.dir, at.name.disk, &entry);
 		place_put(fs, &at);
 	}
 	fs_reply_entry(req, r, &entry);
@@ -127,7 +138,10 @@ static void remove_at(fuse_req_t req, fuse_ino_t parent, const char *name,
 	int r = place_get(fs, parent, name, &at);
 
 	if (r == 0) {
+		struct node *node = place_leaving(fs, &at);
+
 		r = removed(fs->p.format, &at.dir.dir, &at.name);
+		place_settle(fs, &at, node);
 		place_put(fs, &at);
 	}
 	fs_reply_err(req, r);
@@ -143,6 +157,24 @@ static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 	remove_at(req, parent, name, format_rmdir);
 }
 
+static int rename_places(fuse_req_t req, const struct place *from, const struct place *to, unsigned flags)
+{
+	struct fs *fs = fs_of(req);
+	struct node *moved, *replaced;
+	int r = fs_act(req);
+
+	if (r < 0)
+		return r;
+	moved = place_leaving(fs, from);
+	replaced = place_leaving(fs, to);
+	r = format_rename(fs->p.format, &from->dir.dir, &from->name, &to->dir.dir, &to->name, flags);
+	fs_act_done();
+	/* The new name first: where the one that moved has it, it is not lost. */
+	place_settle(fs, to, replaced);
+	place_settle(fs, from, moved);
+	return r;
+}
+
 static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
 		      const char *new_name, unsigned flags)
 {
@@ -153,12 +185,7 @@ static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 	if (r == 0) {
 		r = place_get(fs, new_parent, new_name, &to);
 		if (r == 0) {
-			r = fs_act(req);
-			if (r == 0) {
-				r = format_rename(fs->p.format, &from.dir.dir, &from.name, &to.dir.dir,
-						  &to.name, flags);
-				fs_act_done();
-			}
+			r = rename_places(req, &from, &to, flags);
 			place_put(fs, &to);
 		}
 		place_put(fs, &from);
@@ -289,7 +316,7 @@ static size_t add_plus(struct listing *l, const struct dirent64 *e, const char *
 	int r = -ENOENT;
 
 	if (!is_dot(e->d_name)) {
-		r = fs_entry(l->fs, l->dir->dir.fd, e->d_name, &entry);
+		r = fs_entry(l->fs, l->dir, e->d_name, &entry);
 		if (r == -ENOENT)
 			return 0;
 		if (r < 0)

@@ -2,9 +2,7 @@
 /*
  * A lower with a key of its own (fscrypt) drops its files when that is taken away, but for those that are in
  * use. So a locked mount keeps none of them open: nodes and handles stay, and find their files again by the
- * node's handle. What is asked of the root meanwhile is answered from a copy.
- *
- * Where files have no handles (without CAP_DAC_READ_SEARCH) they stay open, and the kernel says so.
+ * node's handle or place. What is asked of the root meanwhile is answered from a copy.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -82,7 +80,7 @@ static int let_stream_go(struct fs *fs, uint64_t id)
 
 	pthread_mutex_lock(&fs->handles_lock);
 	h = slots_get(&fs->handles, id);
-	if (h && !h->file && node_table_has_handles(fs->nodes)) {
+	if (h && !h->file) {
 		fd = steal_fd(&h->fd);
 		dents = steal_ptr(&h->dents);
 		h->at = h->end = 0;
@@ -147,8 +145,7 @@ static int let_file_go(struct fs *fs, struct node *node)
 		fs_passthrough_let_go(fs, node);
 		return 0;
 	}
-	if (node_table_has_handles(fs->nodes))
-		format_file_let_go(file);
+	format_file_let_go(file);
 	fs_file_put(fs, node);
 	return 0;
 }
@@ -196,8 +193,7 @@ void fs_lower_let_go(struct fs *fs)
 	for_handles(fs, let_stream_go);
 	node_let_go(fs->nodes);
 	/* /dev/null, which is all that the server has for standard streams */
-	if (node_table_has_handles(fs->nodes))
-		replace_root(fs, STDIN_FILENO);
+	replace_root(fs, STDIN_FILENO);
 }
 
 int fs_lower_take(struct fs *fs, int root_fd)

@@ -29,6 +29,7 @@ struct message_status {
 	char secret_memory[16];
 	char passthrough[64];  /* "active", "off", or why not */
 	char protections[256]; /* words with a blank between them */
+	char missing[256];     /* words: protections and features that it has not */
 	int64_t since;         /* seconds since 1970 when it got into its state; 0: never unlocked */
 	int64_t keyring;       /* serial of the mount's keyring, 0: none */
 	uint64_t requests, read_bytes, written_bytes, errors, damages;

@@ -52,6 +52,7 @@ struct mount {
 	enum mount_state state;
 	int64_t since;        /* seconds since 1970 when it was unlocked */
 	unsigned protections; /* enum sandbox_protection, of the server */
+	unsigned features;    /* enum server_feature */
 	char secret_memory[16];
 };
 
