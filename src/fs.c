@@ -238,8 +238,15 @@ struct fs_handle *fs_handle_remove(struct fs *fs, uint64_t id)
 
 void fs_handle_free(struct fs *fs, struct fs_handle *h)
 {
-	if (h->file)
+	/* A thread that looks ahead may still have it. */
+	pthread_mutex_lock(&h->lock);
+	fs_ahead_drop(fs, h);
+	pthread_mutex_unlock(&h->lock);
+	free(h->ahead.buf);
+	if (h->file) {
+		atomic_fetch_sub(&fs->files_open, 1);
 		fs_file_put(fs, h->node);
+	}
 	node_put(fs->nodes, h->node);
 	if (h->fd >= 0)
 		close(h->fd);
@@ -488,6 +495,7 @@ static int session_new(struct fs *fs, struct error *err)
 	int r;
 
 	fs_dir_operations(&ops);
+	fs_readdir_operations(&ops);
 	fs_file_operations(&ops);
 	fs_xattr_operations(&ops);
 	fs->session = fuse_session_new(&args, &ops, sizeof(ops), fs);

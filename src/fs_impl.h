@@ -24,6 +24,8 @@ struct fs {
 	struct slots handles;
 	struct fs_loop *loop;
 	struct gate gate;
+	/* Requests that change something, or let the kernel do so: begun and ended; files that are open. */
+	_Atomic uint64_t changes_begun, changes_ended, files_open;
 	_Atomic uint64_t flushes, unflushed; /* cached writes since it was shutting: came, came to nothing */
 	double attr_timeout, entry_timeout, negative_timeout; /* seconds, as libfuse has them */
 	pthread_mutex_t root_lock;                            /* guards the two below, nothing else */
@@ -38,6 +40,18 @@ struct fs {
 	gid_t self_gid;
 };
 
+/* The next answer of a directory stream, made before it was asked for (fs_readdir.c). */
+struct fs_ahead {
+	bool made;    /* what follows means something */
+	bool done;    /* no more fits in, or there is no more */
+	bool in_vain; /* one was dropped: no more of them */
+	char *buf;
+	size_t used;
+	uint64_t offset;  /* cookie it begins at */
+	uint64_t changes; /* how many there had been */
+	uint64_t begun_ms;
+};
+
 /* What FUSE calls fh: an open file or directory. */
 struct fs_handle {
 	struct node *node;        /* a reference */
@@ -47,6 +61,7 @@ struct fs_handle {
 	char *dents;              /* records read and not used up, from at to end */
 	size_t at, end;
 	uint64_t next; /* cookie of the record at `at` */
+	struct fs_ahead ahead;
 };
 
 /* ---- fs.c ---- */
@@ -101,6 +116,16 @@ struct fs_handle *fs_handle_remove(struct fs *fs, uint64_t id);
 /* Frees the handle with its references; removed from the table already. */
 void fs_handle_free(struct fs *fs, struct fs_handle *h);
 
+/* ---- fs_readdir.c ---- */
+
+/* Around the answer to a request. False: it changes nothing, and fs_change_end() does not follow. */
+bool fs_change_begin(struct fs *fs, const struct fuse_buf *request);
+void fs_change_end(struct fs *fs);
+/* Forgets the answer that was made ahead. The handle's lock is held, or nobody else has it. */
+void fs_ahead_drop(struct fs *fs, struct fs_handle *h);
+/* For all streams, when plaintext has to go. The gate is shut. */
+void fs_ahead_drop_all(struct fs *fs);
+
 /* ---- fs_file.c ---- */
 
 /* The open file of an inode, opened if it is not; counted. */
@@ -137,6 +162,8 @@ void fs_loop_stop(struct fs_loop *loop);
 void fs_loop_fail(struct fs_loop *loop, int result);
 /* Room for the request that this thread answers; NULL when out of memory. */
 struct format_io *fs_loop_io(void);
+/* Does a request wait to be read? */
+bool fs_loop_is_asked(struct fs_loop *loop);
 /* The request as the kernel sent it. */
 const struct fuse_buf *fs_loop_request(void);
 
@@ -217,6 +244,7 @@ void fs_compat_take_birth(int fd);
 /* ---- operations ---- */
 
 void fs_dir_operations(struct fuse_lowlevel_ops *ops);
+void fs_readdir_operations(struct fuse_lowlevel_ops *ops);
 void fs_file_operations(struct fuse_lowlevel_ops *ops);
 void fs_xattr_operations(struct fuse_lowlevel_ops *ops);
 
