@@ -5,16 +5,11 @@
  * an encrypted directory while the key is taken away; what is asked of the file system then is asked of the
  * nearest directory above that is not encrypted.
  */
-#include "lower_fscrypt.h"
-
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/fsuid.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,10 +18,7 @@
 #include "store.h"
 #include "util.h"
 
-enum { BUSY_STEP_NS = 20000000, DEPTH_MAX = 4096 };
-
-/* Nobody's: to try a key as somebody whom nothing is taken from by removing it again. */
-enum { TRIAL_UID = 0x7ffffffe };
+enum { DEPTH_MAX = 4096 };
 
 struct fscrypt {
 	struct fskey_policy policy;
@@ -39,68 +31,6 @@ struct fscrypt {
 	struct fscrypt_claim claim;
 	bool claimed; /* where claims are not counted: the key is in the kernel */
 };
-
-/* ---- words ---- */
-
-static int no_policy(const struct lower *l, int fd, int code, struct error *err)
-{
-	const char *source = l->params.source;
-	struct statfs st;
-
-	switch (code) {
-	case -ENODATA:
-		error_set(err, code, EXIT_STATUS_FAILED, "source %s is not encrypted: it has no policy",
-			  source);
-		error_hint(err, "ckrfs init --lower fscrypt %s --key 'SPEC?fmt=raw'", source);
-		return code;
-	case -EOPNOTSUPP:
-		error_set(err, code, EXIT_STATUS_UNSUPPORTED,
-			  "the file system of source %s has no encrypt feature", source);
-		if (fstatfs(fd, &st) == 0)
-			error_hint(err, "%s -O encrypt \"$(findmnt -no SOURCE -T %s)\"",
-				   (unsigned long)st.f_type == F2FS_SUPER_MAGIC ? "fsck.f2fs" : "tune2fs",
-				   source);
-		return code;
-	case -ENOTTY:
-		return error_set(err, code, EXIT_STATUS_UNSUPPORTED,
-				 "the file system of source %s cannot encrypt, or the kernel was built "
-				 "without fscrypt",
-				 source);
-	case -EINVAL:
-		return error_set(err, code, EXIT_STATUS_UNSUPPORTED,
-				 "source %s is encrypted by a policy of a version that is not known here",
-				 source);
-	default:
-		return error_errno(err, code, EXIT_STATUS_FAILED, "cannot read the policy of source %s",
-				   source);
-	}
-}
-
-static int key_failed(const struct lower *l, int code, struct error *err)
-{
-	const char *source = l->params.source;
-
-	switch (code) {
-	case -EACCES:
-	case -EPERM:
-		return error_set(err, code, EXIT_STATUS_UNSUPPORTED,
-				 "source %s has a policy of version 1: only root can give its key to the "
-				 "file system",
-				 source);
-	case -EDQUOT:
-		return error_set(err, code, EXIT_STATUS_FAILED, "the key quota of uid %u is used up",
-				 geteuid());
-	case -EINVAL:
-		return error_set(err, code, EXIT_STATUS_WRONG_KEY,
-				 "the kernel does not take a key of this size for source %s", source);
-	case -ETIMEDOUT:
-		return error_set(err, code, EXIT_STATUS_BUSY,
-				 "the key of source %s is being removed by another mount", source);
-	default:
-		return error_errno(err, code, EXIT_STATUS_FAILED,
-				   "the kernel does not take the key of source %s", source);
-	}
-}
 
 /* ---- open ---- */
 
@@ -200,7 +130,7 @@ static int look(struct lower *l, int fd, struct error *err)
 	int r = fskey_get_policy(fd, &f->policy);
 
 	if (r < 0)
-		return no_policy(l, fd, r, err);
+		return fscrypt_kernel_no_policy(l->params.source, fd, r, err);
 	fskey_id_text(&f->policy, f->key_text);
 	if (fstat(fd, &st) < 0)
 		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot open source %s",
@@ -253,48 +183,6 @@ static const char *fscrypt_key_identifier(const struct lower *l)
 
 /* ---- the key goes in ---- */
 
-/* Has this user given the key to the kernel already? */
-static bool is_there(int fd, const struct fskey_policy *policy)
-{
-	enum fskey_state state;
-	bool self;
-
-	return fskey_status(fd, policy, &state, &self) == 0 && state == FSKEY_PRESENT &&
-	       (self || policy->version == 1);
-}
-
-/* Acts for the file system as uid in this thread. False: cannot, nothing has changed. */
-static bool act_as(uid_t uid)
-{
-	setfsuid(uid);
-	return (uid_t)setfsuid((uid_t)-1) == uid;
-}
-
-/*
- * What key a serial stands for only the kernel can tell, by taking it. As another user, so that taking it
- * back does not take away what was there before. 0, -EKEYREJECTED with what it is in given.
- */
-static int try_serial(int fd, int32_t serial, const struct fskey_policy *policy, struct fskey_policy *given)
-{
-	uid_t self = geteuid();
-	unsigned left;
-	int r;
-
-	*given = *policy;
-	if (!act_as(TRIAL_UID)) {
-		act_as(self);
-		r = fskey_add_by_serial(fd, serial, given);
-		if (r == 0 && !fskey_same_key(given, policy))
-			fskey_remove(fd, given, &left);
-	} else {
-		r = fskey_add_by_serial(fd, serial, given);
-		if (r == 0)
-			fskey_remove(fd, given, &left);
-		act_as(self);
-	}
-	return r < 0 || fskey_same_key(given, policy) ? r : -EKEYREJECTED;
-}
-
 static int check_serial(const struct lower *l, int32_t serial, struct error *err)
 {
 	const struct fscrypt *f = l->state;
@@ -307,37 +195,14 @@ static int check_serial(const struct lower *l, int32_t serial, struct error *err
 				 "source %s has a policy of version 1: whether a key that only the kernel "
 				 "reads is the right one cannot be known",
 				 l->params.source);
-	r = try_serial(f->base_fd, serial, &f->policy, &given);
+	r = fscrypt_kernel_try(f->base_fd, serial, &f->policy, &given);
 	if (r == -EKEYREJECTED) {
 		fskey_id_text(&given, text);
 		return error_set(err, r, EXIT_STATUS_WRONG_KEY,
 				 "wrong key: source %s is encrypted with key %s, not with %s",
 				 l->params.source, f->key_text, text);
 	}
-	return r < 0 ? key_failed(l, r, err) : 0;
-}
-
-/* Adds it in our turn; secret NULL: by serial. */
-static int add(int fd, struct fskey_policy *policy, const struct secret *secret, int32_t serial,
-	       struct fscrypt_claim *claim)
-{
-	enum fscrypt_origin before = fscrypt_claim_origin(claim), origin = before;
-	int r;
-
-	/* What is there without anybody's claim was there before, unless a keeper that was killed left it.
-	 * Written down first: we may be killed too. */
-	if (!fscrypt_claim_others(claim))
-		origin = is_there(fd, policy) && before != FSCRYPT_ORIGIN_OURS ? FSCRYPT_ORIGIN_FOREIGN
-									       : FSCRYPT_ORIGIN_OURS;
-	fscrypt_claim_set_origin(claim, origin);
-	r = fscrypt_claim_set(claim);
-	if (r == 0)
-		r = secret ? fskey_add(fd, policy, secret) : fskey_add_by_serial(fd, serial, policy);
-	if (r < 0) {
-		fscrypt_claim_drop(claim);
-		fscrypt_claim_set_origin(claim, before);
-	}
-	return r;
+	return r < 0 ? fscrypt_kernel_key_failed(l->params.source, r, err) : 0;
 }
 
 static int add_in_turn(const struct lower *l, const struct secret *secret, int32_t serial, struct error *err)
@@ -346,9 +211,9 @@ static int add_in_turn(const struct lower *l, const struct secret *secret, int32
 	int r = fscrypt_claim_enter(&f->claim);
 
 	if (r == 0)
-		r = add(f->base_fd, &f->policy, secret, serial, &f->claim);
+		r = fscrypt_kernel_add(f->base_fd, &f->policy, secret, serial, &f->claim);
 	fscrypt_claim_leave(&f->claim);
-	return r < 0 ? key_failed(l, r, err) : 0;
+	return r < 0 ? fscrypt_kernel_key_failed(l->params.source, r, err) : 0;
 }
 
 static int fscrypt_unlock(struct lower *l, const struct key *key, struct error *err)
@@ -367,54 +232,6 @@ static int fscrypt_unlock(struct lower *l, const struct key *key, struct error *
 
 /* ---- the key comes out ---- */
 
-static unsigned left_by(unsigned left)
-{
-	return (left & FSKEY_LEFT_BUSY ? LOWER_LEFT_BUSY : 0) |
-	       (left & FSKEY_LEFT_USERS ? LOWER_LEFT_USERS : 0);
-}
-
-/* -ENOKEY and the like: somebody else was faster. */
-static int remove_patiently(int fd, const struct fskey_policy *policy, uint64_t timeout_ms,
-			    unsigned *ret_left)
-{
-	struct timespec step = {.tv_nsec = BUSY_STEP_NS};
-	uint64_t end = monotonic_ms() + timeout_ms;
-	unsigned left = 0;
-	int r = fskey_remove(fd, policy, &left);
-
-	while (r == 0 && left & FSKEY_LEFT_BUSY && monotonic_ms() < end) {
-		nanosleep(&step, NULL);
-		left = 0;
-		r = fskey_remove(fd, policy, &left);
-	}
-	if (r == -EUSERS)
-		left = FSKEY_LEFT_USERS;
-	else if (r < 0 && r != -ENOKEY)
-		return r;
-	*ret_left = left_by(left);
-	return 0;
-}
-
-/* In our turn, without a claim of our own. */
-static int remove_if_last(int fd, const struct fskey_policy *policy, struct fscrypt_claim *claim,
-			  uint64_t timeout_ms, unsigned *ret_left)
-{
-	enum fscrypt_origin origin = fscrypt_claim_origin(claim);
-	int r = 0;
-
-	if (fscrypt_claim_others(claim)) {
-		*ret_left = LOWER_LEFT_MOUNTS;
-		return 0;
-	}
-	if (origin == FSCRYPT_ORIGIN_FOREIGN)
-		*ret_left = is_there(fd, policy) ? LOWER_LEFT_FOREIGN : 0;
-	else
-		r = remove_patiently(fd, policy, timeout_ms, ret_left);
-	if (r == 0)
-		fscrypt_claim_set_origin(claim, FSCRYPT_ORIGIN_NONE);
-	return r;
-}
-
 static int fscrypt_lock(struct lower *l, uint64_t timeout_ms, unsigned *ret_left, struct error *err)
 {
 	struct fscrypt *f = l->state;
@@ -427,7 +244,7 @@ static int fscrypt_lock(struct lower *l, uint64_t timeout_ms, unsigned *ret_left
 	if (r == 0) {
 		fscrypt_claim_drop(&f->claim);
 		if (f->claim.fd < 0 || fscrypt_claim_origin(&f->claim) != FSCRYPT_ORIGIN_NONE)
-			r = remove_if_last(f->base_fd, &f->policy, &f->claim, timeout_ms, ret_left);
+			r = fscrypt_kernel_remove(f->base_fd, &f->policy, &f->claim, timeout_ms, ret_left);
 	}
 	fscrypt_claim_leave(&f->claim);
 	if (r < 0)
@@ -543,7 +360,7 @@ static int clean(struct lower *l, uint64_t timeout_ms, unsigned *ret_left)
 	ours = fscrypt_claim_origin(&f->claim) == FSCRYPT_ORIGIN_OURS;
 	r = fskey_status(f->base_fd, &f->policy, &state, &self);
 	if (r == 0 && (ours || state == FSKEY_LEAVING))
-		r = remove_if_last(f->base_fd, &f->policy, &f->claim, timeout_ms, ret_left);
+		r = fscrypt_kernel_remove(f->base_fd, &f->policy, &f->claim, timeout_ms, ret_left);
 	fscrypt_claim_leave(&f->claim);
 	return r;
 }
@@ -585,88 +402,3 @@ const struct lower_ops lower_fscrypt_ops = {
 	.clean = fscrypt_clean,
 	.close = fscrypt_close,
 };
-
-/* ---- making one ---- */
-
-static int set_failed(int code, const char *directory, struct error *err)
-{
-	switch (code) {
-	case -EEXIST:
-		return error_set(err, code, EXIT_STATUS_FAILED, "%s is encrypted already", directory);
-	case -ENOTEMPTY:
-		return error_set(err, code, EXIT_STATUS_FAILED, "%s is not empty", directory);
-	case -EINVAL:
-		return error_set(err, code, EXIT_STATUS_UNSUPPORTED,
-				 "the kernel does not have these modes together on the file system of %s",
-				 directory);
-	case -EPERM:
-		return error_set(err, code, EXIT_STATUS_UNSUPPORTED,
-				 "%s cannot be encrypted: it is the root of its file system", directory);
-	default:
-		return error_errno(err, code, EXIT_STATUS_FAILED, "cannot encrypt %s", directory);
-	}
-}
-
-/* The kernel wants to have seen the key of a policy that it sets. */
-static int init_in_turn(int fd, const struct key *key, struct fskey_policy *how, struct fscrypt_claim *claim)
-{
-	unsigned left;
-	int r = fscrypt_claim_enter(claim);
-
-	if (r == 0)
-		r = add(fd, how, key->bytes, key->serial, claim);
-	if (r == 0) {
-		r = fskey_set_policy(fd, how);
-		fscrypt_claim_drop(claim);
-		remove_if_last(fd, how, claim, 0, &left);
-	}
-	fscrypt_claim_leave(claim);
-	return r;
-}
-
-/* The key's identifier, before anything is done. */
-static int identify(int fd, const struct key *key, struct fskey_policy *how)
-{
-	struct fskey_policy none = {.version = 2};
-	int r;
-
-	if (!key->serial)
-		return fskey_identify(key->bytes, how);
-	r = try_serial(fd, key->serial, &none, how);
-	if (r == -EKEYREJECTED)
-		return 0;
-	return r;
-}
-
-int lower_fscrypt_init(int dir_fd, const char *directory, const struct key *key, int claims_fd,
-		       struct fskey_policy *how, struct error *err)
-{
-	struct lower l = {.params.source = directory};
-	struct fscrypt_claim claim = FSCRYPT_CLAIM_NONE;
-	struct fskey_policy there, made = *how;
-	struct stat st;
-	int r = fskey_get_policy(dir_fd, &there);
-
-	if (r == 0)
-		return set_failed(-EEXIST, directory, err);
-	if (r != -ENODATA)
-		return no_policy(&l, dir_fd, r, err);
-	r = identify(dir_fd, key, &made);
-	/* identify() of a serial has taken the modes of none */
-	made.version = 2;
-	made.contents = how->contents;
-	made.names = how->names;
-	made.flags = how->flags;
-	if (r == 0 && fstat(dir_fd, &st) < 0)
-		r = -errno;
-	if (r == 0)
-		r = fscrypt_claim_open(claims_fd, st.st_dev, &made, true, &claim);
-	if (r < 0)
-		return key_failed(&l, r, err);
-	r = init_in_turn(dir_fd, key, &made, &claim);
-	fscrypt_claim_close(&claim);
-	if (r < 0)
-		return set_failed(r, directory, err);
-	*how = made;
-	return 0;
-}

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The lower `fscrypt` in its parts: lower_fscrypt.c (life), lower_fscrypt_claim.c (who uses a key),
- * lower_fscrypt_secret.c (from what the user gives to the key). */
+ * lower_fscrypt_kernel.c (what the kernel does
+ * with it), lower_fscrypt_secret.c (from what the user gives to the key), lower_fscrypt_init.c. */
 #ifndef CKRFS_LOWER_FSCRYPT_IMPL_H
 #define CKRFS_LOWER_FSCRYPT_IMPL_H
 
@@ -41,6 +42,29 @@ void fscrypt_claim_set_origin(struct fscrypt_claim *c, enum fscrypt_origin origi
 void fscrypt_claim_close(struct fscrypt_claim *c);
 /* Those of a file system that is gone, left by keepers that were killed. */
 void fscrypt_claim_sweep(int dir_fd, uint64_t dev);
+
+/* ---- lower_fscrypt_kernel.c ---- */
+
+/* Why a policy could not be read resp. a key not be added, in words. */
+int fscrypt_kernel_no_policy(const char *source, int fd, int code, struct error *err);
+int fscrypt_kernel_key_failed(const char *source, int code, struct error *err);
+
+/* Has this user given the key to the kernel already? */
+bool fscrypt_kernel_has(int fd, const struct fskey_policy *policy);
+
+/*
+ * What key a serial stands for only the kernel can tell, by taking it: it does so as a user that nobody is,
+ * and so takes nothing away from anybody when it is taken back. 0, -EKEYREJECTED with what it is in given.
+ */
+int fscrypt_kernel_try(int fd, int32_t serial, const struct fskey_policy *policy, struct fskey_policy *given);
+
+/* Between fscrypt_claim_enter() and _leave(): adds the key (secret NULL: by serial), and claims it. */
+int fscrypt_kernel_add(int fd, struct fskey_policy *policy, const struct secret *secret, int32_t serial,
+		       struct fscrypt_claim *claim);
+/* The same: takes it away if nobody claims it any more, the caller neither; *ret_left: enum lower_left. Tries
+ * for timeout_ms while files are in use. */
+int fscrypt_kernel_remove(int fd, const struct fskey_policy *policy, struct fscrypt_claim *claim,
+			  uint64_t timeout_ms, unsigned *ret_left);
 
 /* ---- lower_fscrypt_secret.c ---- */
 
