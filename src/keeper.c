@@ -21,6 +21,7 @@
 #include "keeper_lock.h"
 #include "log.h"
 #include "mount.h"
+#include "mount_lower.h"
 #include "notify.h"
 #include "sandbox.h"
 #include "server.h"
@@ -139,7 +140,7 @@ static void server_failed(struct keeper *k, int status)
 			WEXITSTATUS(status));
 	k->exit_status = EXIT_STATUS_FAILED;
 	mount_cut(m);
-	mount_lock_lower(m);
+	mount_lower_lock(m);
 	m->state = MOUNT_FAILED;
 	keeper_lock_server(&k->lock, NULL);
 	/* The dead mount stays, so that nobody writes into the directory below it; but a service manager is

@@ -14,6 +14,7 @@
 
 #include "cleanup.h"
 #include "log.h"
+#include "mount_lower.h"
 #include "notify.h"
 #include "util.h"
 
@@ -132,7 +133,7 @@ static void lower_ended(struct keeper_lock *l, const struct lower_report *report
 	if (report->left & LOWER_LEFT_BUSY && !l->outcome.code)
 		error_hint(&err, "fuser -vm %s", l->m->config->source);
 	if (report->left & LOWER_LEFT_BUSY)
-		l->lingerer = mount_linger(l->m, false);
+		l->lingerer = mount_lower_linger(l->m, false);
 	/* As long as the key is there, our having it open would keep the directory in use. */
 	if (!report->left && lower_take(l->m->lower, &again) < 0)
 		log_error(&again);

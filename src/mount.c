@@ -7,9 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -17,6 +15,7 @@
 #include "cleanup.h"
 #include "crypto.h"
 #include "log.h"
+#include "mount_lower.h"
 #include "mountinfo.h"
 #include "sandbox.h"
 #include "server.h"
@@ -24,8 +23,6 @@
 
 enum { CLAIM_TRIES = 100, CLAIM_WAIT_NS = 10000000 };
 enum { READ_AHEAD_KIB = 1024 };
-/* For files below the source that are in use by processes that are about to end. */
-enum { LOWER_LOCK_MS = 2000 };
 
 int mount_new(struct config *cfg, uid_t owner, struct mount **ret, struct error *err)
 {
@@ -143,78 +140,6 @@ static void name_user_of_source(struct mount *m, const char *command, struct err
 	runtime_names_free(names);
 }
 
-struct device_search {
-	struct stat st;
-	char target[4096]; /* where it is mounted, "": nowhere */
-};
-
-static bool is_other_device(void *ctx, const struct mountinfo *mi)
-{
-	struct device_search *s = ctx;
-
-	if (mi->major != major(s->st.st_rdev) || mi->minor != minor(s->st.st_rdev))
-		return true;
-	snprintf(s->target, sizeof(s->target), "%s", mi->target);
-	return false;
-}
-
-/* A directory can be reached by whoever could reach it before, and so can a device that is mounted. */
-static int check_hidden(const struct config *cfg, struct error *err)
-{
-	struct device_search s = {.target = ""};
-
-	if (!cfg->hide_lower || stat(cfg->source, &s.st) < 0)
-		return 0;
-	if (!S_ISBLK(s.st.st_mode))
-		return error_set(
-			err, -EINVAL, EXIT_STATUS_CONFIG,
-			"hide-lower = yes: source %s is no block device (a directory on one is named "
-			"by subtree)",
-			cfg->source);
-	if (mountinfo_each(is_other_device, &s) < 0 || !s.target[0])
-		return 0;
-	error_set(err, -EBUSY, EXIT_STATUS_BUSY, "source %s is mounted on %s: it would not be hidden",
-		  cfg->source, s.target);
-	error_hint(err, "umount %s", s.target);
-	return -EBUSY;
-}
-
-/* Where mounts tell each other which keys they use. */
-static int open_keys(struct mount *m, struct error *err)
-{
-	int r;
-
-	if (m->config->lower != CONFIG_LOWER_FSCRYPT || m->keys_fd >= 0)
-		return 0;
-	r = m->runtime.mounts_fd >= 0 ? 0 : runtime_open(true, &m->runtime, err);
-	if (r < 0)
-		return r;
-	m->keys_fd = runtime_open_keys(&m->runtime, true);
-	return m->keys_fd < 0 ? error_errno(err, m->keys_fd, EXIT_STATUS_FAILED,
-					    "cannot open the directory keys in the runtime directory")
-			      : 0;
-}
-
-static int open_lower(struct mount *m, bool shared, struct error *err)
-{
-	const struct config *cfg = m->config;
-	struct lower_params lower = {
-		.kind = cfg->lower,
-		.source = cfg->source,
-		.subtree = cfg->subtree,
-		.hide = cfg->hide_lower,
-		.read_only = cfg->read_only,
-		.shared = shared,
-		.memory = cfg->scrypt_memory,
-	};
-	int r = check_hidden(cfg, err);
-
-	if (r == 0)
-		r = open_keys(m, err);
-	lower.claims_fd = m->keys_fd;
-	return r < 0 ? r : lower_open(&lower, &m->lower, err);
-}
-
 static int open_format(struct mount *m, bool may_repair, struct error *err)
 {
 	struct format_params format = {
@@ -228,7 +153,7 @@ static int open_format(struct mount *m, bool may_repair, struct error *err)
 	return r < 0 ? error_prefix(err, "source %s", m->config->source) : 0;
 }
 
-static struct keysource_env key_env(const struct mount *m)
+struct keysource_env mount_key_env(const struct mount *m)
 {
 	return (struct keysource_env){
 		.ring = &m->ring,
@@ -242,7 +167,7 @@ static struct keysource_env key_env(const struct mount *m)
 static int read_key(struct mount *m, struct error *err)
 {
 	const struct config *cfg = m->config;
-	struct keysource_env env = key_env(m);
+	struct keysource_env env = mount_key_env(m);
 	int r = keysource_read_first(m->keysources, cfg->n_keys, &env, &m->key, err);
 
 	if (r < 0 && cfg->n_keys == 0 && cfg->target)
@@ -250,56 +175,14 @@ static int read_key(struct mount *m, struct error *err)
 	return r;
 }
 
-/* The lower's: from a source of its own, or the volume's if its format needs none. */
-static int read_lower_key(struct mount *m, struct key *ret_key, struct error *err)
-{
-	const struct config *cfg = m->config;
-	struct keysource_env env = key_env(m);
-	struct keysource *source = NULL;
-	int r;
-
-	env.kernel_keys = true;
-	if (!cfg->lower_key) {
-		r = keysource_read_first(m->keysources, cfg->n_keys, &env, ret_key, err);
-		if (r < 0 && cfg->n_keys == 0 && cfg->target)
-			error_hint(err, "ckrfs mount %s %s --key file:/path/to/key", cfg->name, cfg->target);
-		return r;
-	}
-	r = keysource_parse(cfg->lower_key, &source, err);
-	if (r == 0)
-		r = keysource_read(source, &env, ret_key, err);
-	keysource_free(source);
-	return r < 0 ? error_prefix(err, "lower-key") : 0;
-}
-
-static int unlock_lower(struct mount *m, void (*stage)(void *ctx, const char *what), void *ctx,
-			struct error *err)
-{
-	struct key key = {0};
-	int r;
-
-	if (!lower_needs_key(m->lower))
-		return 0;
-	stage(ctx, "waiting for the key");
-	r = read_lower_key(m, &key, err);
-	if (r < 0)
-		return r;
-	stage(ctx, key.passphrase ? "unlocking the directory (Argon2)" : "unlocking the directory");
-	r = lower_unlock(m->lower, &key, err);
-	key_wipe(&key);
-	if (r == 0 && !m->config->lower_key)
-		snprintf(m->key.source, sizeof(m->key.source), "%s", key.source);
-	return r;
-}
-
 /* What the format has on the lower can be read only with the lower's key. */
 static int open_volume(struct mount *m, bool shared, void (*stage)(void *ctx, const char *what), void *ctx,
 		       struct error *err)
 {
-	int r = open_lower(m, shared, err);
+	int r = mount_lower_open(m, shared, err);
 
 	if (r == 0)
-		r = unlock_lower(m, stage, ctx, err);
+		r = mount_lower_unlock(m, stage, ctx, err);
 	return r < 0 ? r : open_format(m, !m->config->read_only && !shared, err);
 }
 
@@ -344,7 +227,7 @@ int mount_read_key_again(struct mount *m, const char *spec, struct error *err)
 	int r = spec ? replace_sources(m, spec, err) : 0;
 
 	if (r == 0)
-		r = unlock_lower(m, no_stage, NULL, err);
+		r = mount_lower_unlock(m, no_stage, NULL, err);
 	if (r == 0)
 		r = open_format(m, false, err);
 	if (r == 0)
@@ -464,8 +347,8 @@ int mount_get_lower_key(struct mount *m, struct error *err)
 	int r = prepare_keys(m, err);
 
 	if (r == 0)
-		r = open_keys(m, err);
-	return r < 0 ? r : read_lower_key(m, &m->key, err);
+		r = mount_lower_open_keys(m, err);
+	return r < 0 ? r : mount_lower_read_key(m, &m->key, err);
 }
 
 /* The lock is shared where nothing is changed, so that others may read too. Whoever shares it already may be
@@ -512,7 +395,7 @@ int mount_open_volume(struct mount *m, bool change, void (*stage)(void *ctx, con
 
 int mount_get_other_key(struct mount *m, const char *spec, struct key *ret_key, struct error *err)
 {
-	struct keysource_env env = key_env(m);
+	struct keysource_env env = mount_key_env(m);
 	struct keysource *source = NULL;
 	int r = keysource_parse(spec, &source, err);
 
@@ -583,46 +466,6 @@ void mount_cut(struct mount *m)
 }
 
 /* Nobody waits for what is said here: it is in the log, and `ckrfs umount` looks again. */
-pid_t mount_linger(struct mount *m, bool without_parent)
-{
-	pid_t pid;
-
-	fflush(NULL);
-	pid = fork();
-	if (pid != 0)
-		return pid;
-	prctl(PR_SET_NAME, "ckrfs-linger");
-	if (!without_parent)
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-	lower_linger(m->lower);
-	_exit(EXIT_STATUS_DONE);
-}
-
-void mount_lock_lower(struct mount *m)
-{
-	struct error err = ERROR_NONE;
-	unsigned left = 0;
-
-	if (!m->lower || !lower_needs_key(m->lower))
-		return;
-	lower_let_go(m->lower);
-	if (lower_lock(m->lower, LOWER_LOCK_MS, &left, &err) < 0)
-		log_error(&err);
-	else if (*lower_left_words(left))
-		log_msg(LOG_LEVEL_WARNING, "the key of \"%s\" stays in the kernel: %s", m->config->name,
-			lower_left_words(left));
-	if (left & LOWER_LEFT_BUSY)
-		mount_linger(m, true);
-}
-
-static void close_lower(struct mount *m)
-{
-	mount_lock_lower(m);
-	lower_close(steal_ptr(&m->lower));
-	cleanup_close(&m->keys_fd);
-	m->keys_fd = -1;
-}
-
 void mount_stop(struct mount *m)
 {
 	bool mounted = m->fuse.mountinfo_fd >= 0;
@@ -637,7 +480,7 @@ void mount_stop(struct mount *m)
 	secret_free(steal_ptr(&m->key_room));
 	format_free(steal_ptr(&m->format));
 	key_wipe(&m->key);
-	close_lower(m);
+	mount_lower_close(m);
 	if (m->ring.mount)
 		keyring_close(&m->ring);
 	runtime_release(&m->runtime, m->config->name, &m->claim);

@@ -72,6 +72,9 @@ int mount_get_lower_key(struct mount *m, struct error *err);
 /* After that: one key more, from a source that is not the volume's. The bytes are the caller's. */
 int mount_get_other_key(struct mount *m, const char *spec, struct key *ret_key, struct error *err);
 
+/* What its key sources may use. */
+struct keysource_env mount_key_env(const struct mount *m);
+
 /*
  * Opens m->lower and m->format with its key, ready for use in this process, without mounting: for checking a
  * volume. change: nobody else may have it open; otherwise only those are in the way that are not shared.
@@ -90,13 +93,6 @@ int mount_read_key_again(struct mount *m, const char *spec, struct error *err);
 /* No request is answered any more: those that wait fail with ENOTCONN. The server is killed if it still
  * lives; the mount itself stays. */
 void mount_cut(struct mount *m);
-
-/* A key that the lower has in the kernel is taken away, if nobody else uses it: nothing is served any more.
- */
-void mount_lock_lower(struct mount *m);
-/* Starts a process that goes on taking it away while files are in use: its pid. Without parent it outlives
- * this one. */
-pid_t mount_linger(struct mount *m, bool without_parent);
 
 /* The reverse of mount_start(); unmounts (lazily) what is still mounted. */
 void mount_stop(struct mount *m);

@@ -502,6 +502,7 @@ def test_lock_takes_the_key_and_unlock_brings_open_files_back(ck, fs):
 
 def test_lock_of_what_is_mapped_and_dirty(ck, fs):
     """Nothing that was written is lost, and a mapping faults."""
+    import faulthandler
     import mmap
     _, ident = directory(ck, fs)
     with ck.mounted("enc") as at:
@@ -512,6 +513,7 @@ def test_lock_of_what_is_mapped_and_dirty(ck, fs):
             assert state_of(fs, ident) == ABSENT
             pid = os.fork()
             if pid == 0:
+                faulthandler.disable()
                 os._exit(m[4096] and 0)
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGBUS
             ck.run("unlock", "enc", status=DONE)
