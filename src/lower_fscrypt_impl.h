@@ -59,7 +59,7 @@ bool fscrypt_kernel_has(int fd, const struct fskey_policy *policy);
 int fscrypt_kernel_try(int fd, int32_t serial, const struct fskey_policy *policy, struct fskey_policy *given);
 
 /* Between fscrypt_claim_enter() and _leave(): adds the key (secret NULL: by serial), and claims it. */
-int fscrypt_kernel_add(int fd, struct fskey_policy *policy, const struct secret *secret, int32_t serial,
+int fscrypt_kernel_add(int fd, const struct fskey_policy *policy, const struct secret *secret, int32_t serial,
 		       struct fscrypt_claim *claim);
 /* The same: takes it away if nobody claims it any more, the caller neither; *ret_left: enum lower_left. Tries
  * for timeout_ms while files are in use. */

@@ -113,7 +113,20 @@ int fscrypt_kernel_try(int fd, int32_t serial, const struct fskey_policy *policy
 	return r < 0 || fskey_same_key(given, policy) ? r : -EKEYREJECTED;
 }
 
-int fscrypt_kernel_add(int fd, struct fskey_policy *policy, const struct secret *secret, int32_t serial,
+/* The key that a serial stands for may have been exchanged since it was tried. */
+static int add_serial(int fd, const struct fskey_policy *policy, int32_t serial)
+{
+	struct fskey_policy given = *policy;
+	unsigned left;
+	int r = fskey_add_by_serial(fd, serial, &given);
+
+	if (r < 0 || fskey_same_key(&given, policy))
+		return r;
+	fskey_remove(fd, &given, &left);
+	return -EKEYREJECTED;
+}
+
+int fscrypt_kernel_add(int fd, const struct fskey_policy *policy, const struct secret *secret, int32_t serial,
 		       struct fscrypt_claim *claim)
 {
 	enum fscrypt_origin before = fscrypt_claim_origin(claim), origin = before;
@@ -128,7 +141,7 @@ int fscrypt_kernel_add(int fd, struct fskey_policy *policy, const struct secret 
 	fscrypt_claim_set_origin(claim, origin);
 	r = fscrypt_claim_set(claim);
 	if (r == 0)
-		r = secret ? fskey_add(fd, policy, secret) : fskey_add_by_serial(fd, serial, policy);
+		r = secret ? fskey_add(fd, policy, secret) : add_serial(fd, policy, serial);
 	if (r < 0) {
 		fscrypt_claim_drop(claim);
 		fscrypt_claim_set_origin(claim, before);
