@@ -38,6 +38,26 @@ def directory(ck, fs, name="enc", spec=None):
     return path, policy(path)[4]
 
 
+def gocryptfs_inside(ck, fs):
+    """The volume "inner", whose directory is encrypted as well; -> path, identifier of the directory's key"""
+    path, ident = directory(ck, fs)
+    lower_spec = ck.sections["volume enc"]["key"]
+    volume = ck.volume("inner", cipher=path / "cipher", init=False)
+    with ck.mounted("enc") as at:
+        (at / "cipher").mkdir()
+        volume.cipher = at / "cipher"
+        volume.init()
+        ck.keep_secret(volume.master_key())
+    # the directory itself is the volume's source: the names above it can be read only with the key
+    ck.configure("volume inner", source=path, lower="fscrypt", lower_key=lower_spec, key=f"file:{ck.dir}/key",
+                 format="gocryptfs")
+    with ck.mounted("enc") as at:
+        for entry in os.listdir(at / "cipher"):
+            os.rename(at / "cipher" / entry, at / entry)
+        os.rmdir(at / "cipher")
+    return path, ident
+
+
 def target(ck, name):
     path = ck.dir / f"mnt-{name}"
     path.mkdir(exist_ok=True)
@@ -520,6 +540,57 @@ def test_lock_of_what_is_mapped_and_dirty(ck, fs):
             assert m[4096:4102] == b"mapped"
 
 
+USER = r"""
+import os, sys
+at, number = sys.argv[1], sys.argv[2]
+def insist(call, *args):
+    while True:
+        try:
+            return call(*args)
+        except OSError as e:
+            if e.errno != 126:  # ENOKEY
+                raise
+fd = insist(os.open, f"{at}/{number}", os.O_RDWR | os.O_CREAT | os.O_APPEND)
+print("ready", flush=True)
+for i in range(1000000):
+    line = b"%d\n" % i
+    n = insist(os.write, fd, line)
+    insist(os.fsync, fd)
+    assert n == len(line)
+    names = insist(os.listdir, at)
+    assert number in names, names
+    insist(os.rename, f"{at}/{number}", f"{at}/{number}")
+    assert insist(os.fstat, fd).st_size > 0
+    print(i, flush=True)
+"""
+
+
+@pytest.mark.parametrize("name", ["enc", "inner"])
+def test_locks_under_load_lose_nothing(ck, fs, name):
+    """Whoever was told by fsync that it is stored finds it; and no lock leaves the key."""
+    _, ident = directory(ck, fs) if name == "enc" else gocryptfs_inside(ck, fs)
+    with ck.mounted(name) as at:
+        users = [subprocess.Popen(["/usr/bin/python3", "-c", USER, at, str(i)], stdout=open(ck.dir / f"said{i}", "wb"))
+                 for i in range(3)]
+        try:
+            said = [ck.dir / f"said{i}" for i in range(3)]
+            for _ in range(12):
+                sizes = [p.stat().st_size for p in said]
+                wait_until("the users to go on", lambda: all(p.stat().st_size > s + 20 for p, s in zip(said, sizes)))
+                ck.run("lock", name, status=DONE)
+                assert state_of(fs, ident) == ABSENT
+                ck.run("unlock", name, status=DONE)
+            assert [u.poll() for u in users] == [None] * 3
+        finally:
+            for user in users:
+                user.kill()
+                user.wait()
+        for i in range(3):
+            told = [int(line) for line in said[i].read_text().splitlines()[1:-1]]
+            lines = (at / str(i)).read_text().splitlines()
+            assert told and lines[:len(told)] == [str(n) for n in told]
+
+
 def test_file_without_a_name_survives_a_lock(ck, fs):
     """It could not be opened again, so that it stays open; and the kernel says that it is in use."""
     _, ident = directory(ck, fs)
@@ -620,21 +691,7 @@ def test_locked_mount_keeps_the_volume(ck, fs):
 # ---- gocryptfs in it
 
 def test_gocryptfs_volume_in_an_encrypted_directory(ck, fs):
-    path, ident = directory(ck, fs)
-    lower_spec = ck.sections["volume enc"]["key"]
-    volume = ck.volume("inner", cipher=path / "cipher", init=False)
-    with ck.mounted("enc") as at:
-        (at / "cipher").mkdir()
-        volume.cipher = at / "cipher"
-        volume.init()
-        ck.keep_secret(volume.master_key())
-    # the directory itself is the volume's source: the names above it can be read only with the key
-    ck.configure("volume inner", source=path, lower="fscrypt", lower_key=lower_spec, key=f"file:{ck.dir}/key",
-                 format="gocryptfs")
-    with ck.mounted("enc") as at:
-        for entry in os.listdir(at / "cipher"):
-            os.rename(at / "cipher" / entry, at / entry)
-        os.rmdir(at / "cipher")
+    _, ident = gocryptfs_inside(ck, fs)
     ck.run("mount", "inner", ck.mnt, "-o", f"key=file:{ck.key_file('not it', name='bad')}", status=WRONG_KEY)
     assert state_of(fs, ident) == ABSENT, "a mount that fails leaves nothing"
     with ck.mounted("inner") as at:
