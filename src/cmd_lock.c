@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* ckrfs lock and ckrfs unlock. */
+/* ckrfs lock, ckrfs unlock and ckrfs refresh. */
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -43,7 +43,14 @@ static int lock_args_set(void *ctx, const char *name, const char *value, struct 
 
 static const char *verb(const struct lock_args *a)
 {
-	return a->request.command == MESSAGE_LOCK ? "lock" : "unlock";
+	switch (a->request.command) {
+	case MESSAGE_LOCK:
+		return "lock";
+	case MESSAGE_REFRESH:
+		return "refresh";
+	default:
+		return "unlock";
+	}
 }
 
 static int no_keeper(const struct control_mount *m, const struct lock_args *a, struct error *err)
@@ -148,10 +155,11 @@ int cmd_lock(const struct front *front, int argc, char **argv)
 	return a.all ? lock_all(&a) : lock_list(argv + first, &a);
 }
 
-int cmd_unlock(const struct front *front, int argc, char **argv)
+/* Of mounts that are named. */
+static int each_named(enum message_command command, int argc, char **argv)
 {
-	const struct command *cmd = command_find("unlock");
-	struct lock_args a = {.request = {.command = MESSAGE_UNLOCK}};
+	const struct command *cmd = command_find(argv[0]);
+	struct lock_args a = {.request = {.command = command}};
 	int first, r = command_parse(cmd, argc, argv, lock_args_set, &a, &first);
 
 	if (r < 0)
@@ -159,4 +167,14 @@ int cmd_unlock(const struct front *front, int argc, char **argv)
 	if (first == argc)
 		return command_usage(cmd, "which mount? A name or a target is needed");
 	return lock_list(argv + first, &a);
+}
+
+int cmd_unlock(const struct front *front, int argc, char **argv)
+{
+	return each_named(MESSAGE_UNLOCK, argc, argv);
+}
+
+int cmd_refresh(const struct front *front, int argc, char **argv)
+{
+	return each_named(MESSAGE_REFRESH, argc, argv);
 }

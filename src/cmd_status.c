@@ -208,14 +208,19 @@ static void show_number(const char *name, int64_t value)
 		show_text(name, "-");
 }
 
-static void show_one(const struct message_status *s)
+static void show_time(const char *name, int64_t seconds)
 {
-	char since[64] = "";
-	time_t when = (time_t)s->since;
+	char text[64] = "";
+	time_t when = (time_t)seconds;
 	struct tm tm;
 
-	if (s->since && localtime_r(&when, &tm))
-		strftime(since, sizeof(since), "%Y-%m-%d %H:%M:%S %z", &tm);
+	if (seconds && localtime_r(&when, &tm))
+		strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S %z", &tm);
+	show_text(name, text);
+}
+
+static void show_one(const struct message_status *s)
+{
 	show_text("name:", s->name);
 	show_text("state:", s->state);
 	show_text("source:", s->source);
@@ -228,7 +233,11 @@ static void show_one(const struct message_status *s)
 	show_text("key source:", s->key_source);
 	show_text("key memory:", s->secret_memory);
 	show_number("keyring:", s->keyring);
-	show_text("since:", since);
+	show_text("key watched:", s->key_watch);
+	show_time("key expires:", s->expires);
+	show_time("next refresh:", s->next_refresh);
+	show_text("last error:", s->last_error);
+	show_time("since:", s->since);
 	show_count("requests:", s->requests);
 	show_count("bytes read:", s->read_bytes);
 	show_count("bytes written:", s->written_bytes);

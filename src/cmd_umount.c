@@ -20,7 +20,7 @@ enum { HELPER_USAGE = 1, HELPER_FAILED = 32 };
 
 /* After a lazy unmount: nothing may be open, and then all is over at once. CLEAN_MS: for files that are in
  * use below the source by what is about to end. */
-enum { LAZY_WAIT_MS = 300, TICK_MS = 1000, CLEAN_MS = 1000 };
+enum { LAZY_WAIT_MS = 300, TICK_MS = 1000, END_WAIT_MS = 10000, CLEAN_MS = 1000 };
 
 struct umount_args {
 	bool lazy, all;
@@ -90,7 +90,7 @@ static int umount_alive(struct control_mount *m, bool lazy, struct error *err)
 	if (r != -ECONNREFUSED && r != -ECONNRESET && r != -ENOENT)
 		return r;
 	/* It ended while we came. */
-	runtime_wait_gone(&m->runtime, m->name, watch_fd, TICK_MS);
+	runtime_wait_gone(&m->runtime, m->name, watch_fd, END_WAIT_MS);
 	r = runtime_look(&m->runtime, m->name, &alive, NULL);
 	if (r == -ENOENT) {
 		*err = ERROR_NONE;

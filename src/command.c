@@ -114,6 +114,7 @@ const struct command commands[] = {
 	 false},
 	{"unlock", "NAME | TARGET ...", "give it back: open files go on working", unlock_options, cmd_unlock,
 	 false},
+	{"refresh", "NAME | TARGET ...", "ask the source of a key again, now", NULL, cmd_refresh, false},
 	{"umount", "NAME | TARGET ...", "unmount volumes; their keys are gone then", umount_options,
 	 cmd_umount, false},
 	{"check", "VOLUME | --online NAME", "look for damage in a volume, and repair it", check_options,

@@ -52,6 +52,7 @@ void config_set_free(struct config_set *set)
 	for (size_t i = 0; i < set->n_sections; i++)
 		section_free(&set->sections[i]);
 	free(set->sections);
+	config_set_free(set->limits);
 	free(set->names);
 	free(set->place);
 	free(set);
@@ -270,6 +271,8 @@ static int entry_check(struct reader *rd, const struct config_section *s, int in
 	const struct config_option *o = &config_options[index];
 	const struct config_entry *other = entry_find(s, index);
 
+	if (o->system_only && (s->volume || !rd->set->system))
+		return error_set(rd->err, -EPERM, EXIT_STATUS_CONFIG, CONFIG_SYSTEM_ONLY, o->name);
 	if (!s->volume && !o->defaults_ok)
 		return error_set(rd->err, -EINVAL, EXIT_STATUS_CONFIG,
 				 "%s belongs to one volume and cannot stand in [defaults]", o->name);
@@ -373,11 +376,26 @@ static int section_apply(const struct config_section *s, struct config *cfg, str
 	return 0;
 }
 
+/* Those of the default files that a set of other files cannot have. */
+static int limits_apply(const struct config_set *limits, struct config *cfg, struct error *err)
+{
+	autoconfig struct config *other = NULL;
+	int r = config_anonymous(limits, cfg->name, &other, err);
+
+	if (r < 0)
+		return r;
+	cfg->max_mounts = other->max_mounts;
+	cfg->max_keys = other->max_keys;
+	return 0;
+}
+
 int config_anonymous(const struct config_set *set, const char *name, struct config **ret, struct error *err)
 {
 	autoconfig struct config *cfg = NULL;
 	int r = config_new(name, set->uid, &cfg, err);
 
+	if (r == 0 && set->limits)
+		r = limits_apply(set->limits, cfg, err);
 	for (size_t i = 0; r == 0 && i < set->n_sections; i++)
 		if (!set->sections[i].volume)
 			r = section_apply(&set->sections[i], cfg, err);

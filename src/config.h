@@ -18,6 +18,7 @@ enum config_format { CONFIG_FORMAT_GOCRYPTFS, CONFIG_FORMAT_PLAIN };
 enum config_sandbox { CONFIG_SANDBOX_AUTO, CONFIG_SANDBOX_STRICT, CONFIG_SANDBOX_OFF };
 enum config_auto { CONFIG_AUTO, CONFIG_YES, CONFIG_NO };
 enum config_search { CONFIG_SEARCH_FIRST, CONFIG_SEARCH_LAST };
+enum config_expire { CONFIG_EXPIRE_LOCK, CONFIG_EXPIRE_EIO, CONFIG_EXPIRE_KEEP };
 
 /* One volume's effective values. Strings are owned by the config, NULL where unset and without default. */
 struct config {
@@ -35,8 +36,11 @@ struct config {
 	int keyring_search; /* enum config_search */
 	bool key_file_check;
 	uint64_t key_timeout_ms;
-	uint64_t scrypt_memory; /* bytes that opening a volume may take */
-	bool shared;            /* another mount of the same volume is allowed */
+	char *refresh;            /* keylife_parse() */
+	uint64_t key_lifetime_ms; /* 0: as long as the source says */
+	int on_expire;            /* enum config_expire */
+	uint64_t scrypt_memory;   /* bytes that opening a volume may take */
+	bool shared;              /* another mount of the same volume is allowed */
 	bool read_only;
 	bool allow_other;     /* default: yes as root, no otherwise */
 	bool suid, dev, exec; /* defaults no, no, yes */
@@ -52,6 +56,7 @@ struct config {
 	bool idmap;                    /* the FUSE mount may be idmapped */
 	char *log;                     /* "syslog", "stderr" or a path */
 	int log_level;                 /* enum log_level */
+	unsigned max_mounts, max_keys; /* of one user but root; 0: no limit */
 	uint64_t stop_timeout_ms;      /* how long open files are served after a stop while busy */
 	struct config_origin *origins; /* one per option of the table: where the value came from */
 };
@@ -77,6 +82,7 @@ struct config_option {
 	const char *argument;     /* "PATH", "TIME", ... for help */
 	const char *help;         /* one line */
 	bool defaults_ok;         /* may stand in [defaults] */
+	bool system_only;         /* ... of the default file, and nowhere else: users cannot change it */
 	/* CONFIG_STRING: returns NULL, or what a value must be. May be NULL: any text. */
 	const char *(*check)(const char *value);
 };
@@ -96,7 +102,8 @@ struct config_set; /* all files, parsed */
  * the machine's root and that file or its conf.d is there; else the default file, which may be missing, and
  * the .conf files of its conf.d in alphabetical order; for another file the conf.d beside it). Every error
  * has file and line, and the nearest right word: status 14. A file, or a directory on the way to it as far as
- * conf.d, that is writable by others than root and uid is refused, as sudo and ssh do.
+ * conf.d, that is writable by others than root and uid is refused, as sudo and ssh do. What is
+ * system_only comes from the default file all the same, unless uid is root.
  */
 int config_load(const char *file, uid_t uid, struct config_set **ret, struct error *err);
 void config_set_free(struct config_set *set);

@@ -29,6 +29,8 @@ struct config_section {
 
 struct config_set {
 	uid_t uid;
+	bool system;                     /* these are the default files */
+	struct config_set *limits;       /* what the default files say, where these are others; may be NULL */
 	struct config_section *sections; /* in the order of the files */
 	size_t n_sections;
 	const char **names; /* of the volumes, sorted, NULL-terminated */
@@ -51,6 +53,8 @@ struct config_word {
 
 /* Ends with a row whose word is NULL. */
 extern const struct config_word config_words[];
+
+#define CONFIG_SYSTEM_ONLY "%s can stand only in [defaults] of " CONFIG_FILE_DEFAULT
 
 /* Index in config_options, or -1. */
 int config_option_index(const char *name);

@@ -227,7 +227,8 @@ const char *config_place(const struct config_set *set)
 	return set->place;
 }
 
-int config_load(const char *file, uid_t uid, struct config_set **ret, struct error *err)
+/* missing_ok: it need not be there. */
+static int load_one(const char *path, bool missing_ok, uid_t uid, struct config_set **ret, struct error *err)
 {
 	autoconfig_set struct config_set *set = NULL;
 	struct safety safe = {.uid = uid, .unmapped = namespace_is_partial() ? 65534 : uid};
@@ -236,10 +237,11 @@ int config_load(const char *file, uid_t uid, struct config_set **ret, struct err
 
 	if (r < 0)
 		return r;
-	set->place = file ? strdup(file) : default_place(uid);
+	set->system = strcmp(path, CONFIG_FILE_DEFAULT) == 0;
+	set->place = strdup(path);
 	if (!set->place)
 		return config_no_memory(err);
-	r = set_load(set, &safe, set->place, !file, &local);
+	r = set_load(set, &safe, path, missing_ok, &local);
 	if (r < 0) {
 		if (err)
 			*err = local;
@@ -247,4 +249,30 @@ int config_load(const char *file, uid_t uid, struct config_set **ret, struct err
 	}
 	*ret = steal_ptr(&set);
 	return 0;
+}
+
+/* Who may not read the default files is not told what they say. */
+static int load_limits(uid_t uid, struct config_set **ret, struct error *err)
+{
+	struct error local = ERROR_NONE;
+	int r = load_one(CONFIG_FILE_DEFAULT, true, uid, ret, &local);
+
+	if (r == -EACCES)
+		return 0;
+	if (r < 0 && err)
+		*err = local;
+	return r;
+}
+
+int config_load(const char *file, uid_t uid, struct config_set **ret, struct error *err)
+{
+	autoconfig_set struct config_set *set = NULL;
+	autofree char *path = file ? strdup(file) : default_place(uid);
+	int r = path ? load_one(path, !file, uid, &set, err) : config_no_memory(err);
+
+	if (r == 0 && uid != 0 && !set->system)
+		r = load_limits(uid, &set->limits, err);
+	if (r == 0)
+		*ret = steal_ptr(&set);
+	return r;
 }

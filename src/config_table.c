@@ -3,6 +3,7 @@
 #include "cleanup.h"
 #include "config_impl.h"
 #include "idmap.h"
+#include "keylife.h"
 #include "log.h"
 #include "util.h"
 #include <errno.h>
@@ -15,6 +16,7 @@ static const char *const format_words[] = {"gocryptfs", "plain", NULL};
 static const char *const sandbox_words[] = {"auto", "strict", "off", NULL};
 static const char *const auto_words[] = {"auto", "yes", "no", NULL};
 static const char *const search_words[] = {"first", "last", NULL};
+static const char *const expire_words[] = {"lock", "eio", "keep", NULL};
 static const char *const level_words[] = {"error", "warning", "info", "debug", NULL};
 
 static const char *check_keyring(const char *value)
@@ -53,6 +55,13 @@ static const char *check_owner(const char *value)
 	return idmap_parse_owner(value, &uid, &gid) < 0 ? "UID or UID:GID, numbers below 4294967295" : NULL;
 }
 
+static const char *check_refresh(const char *value)
+{
+	struct keylife ignored;
+
+	return keylife_parse(value, &ignored) < 0 ? "auto, no or a time of at least 1s" : NULL;
+}
+
 #define MEMBER(m) offsetof(struct config, m)
 #define SECOND UINT64_C(1000)
 #define HOUR (3600 * SECOND)
@@ -87,6 +96,15 @@ const struct config_option config_options[] = {
 	 .argument = "BOOL", .help = "refuse key files that others can read", .defaults_ok = true},
 	{.name = "key-timeout", .type = CONFIG_DURATION, .offset = MEMBER(key_timeout_ms), .fallback = "30s",
 	 .min = 1, .max = HOUR, .argument = "TIME", .help = "how long one key source may take",
+	 .defaults_ok = true},
+	{.name = "refresh", .type = CONFIG_STRING, .offset = MEMBER(refresh), .fallback = "auto",
+	 .check = check_refresh, .argument = "auto|no|TIME", .help = "when the source is asked for the key again",
+	 .defaults_ok = true},
+	{.name = "key-lifetime", .type = CONFIG_DURATION, .offset = MEMBER(key_lifetime_ms), .fallback = "0",
+	 .max = 365 * 24 * HOUR, .argument = "TIME",
+	 .help = "how long a key is good if its source does not say; 0: for ever", .defaults_ok = true},
+	{.name = "on-expire", .type = CONFIG_WORD, .offset = MEMBER(on_expire), .fallback = "lock",
+	 .words = expire_words, .argument = "lock|eio|keep", .help = "what becomes of a mount whose key has ended",
 	 .defaults_ok = true},
 	{.name = "scrypt-memory", .type = CONFIG_SIZE, .offset = MEMBER(scrypt_memory), .fallback = "1G",
 	 .min = UINT64_C(1) << 20, .max = UINT64_C(1) << 40, .argument = "SIZE",
@@ -142,6 +160,12 @@ const struct config_option config_options[] = {
 	{.name = "log-level", .type = CONFIG_WORD, .offset = MEMBER(log_level), .fallback = "info",
 	 .words = level_words, .argument = "LEVEL", .help = "least important message that is logged",
 	 .defaults_ok = true},
+	{.name = "max-mounts", .type = CONFIG_UINT, .offset = MEMBER(max_mounts), .fallback = "0",
+	 .max = 1000000, .argument = "N", .help = "mounts that a user other than root may have; 0: no limit",
+	 .defaults_ok = true, .system_only = true},
+	{.name = "max-keys", .type = CONFIG_UINT, .offset = MEMBER(max_keys), .fallback = "0", .max = 1000000,
+	 .argument = "N", .help = "how many of them may have a key at a time; 0: no limit", .defaults_ok = true,
+	 .system_only = true},
 	{.name = "stop-timeout", .type = CONFIG_DURATION, .offset = MEMBER(stop_timeout_ms), .fallback = "10s",
 	 .max = 24 * HOUR, .argument = "TIME", .help = "how long open files are served after a stop",
 	 .defaults_ok = true},

@@ -11,6 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "audit.h"
 #include "cleanup.h"
 #include "util.h"
 
@@ -19,9 +20,10 @@ enum client_state { CLIENT_NONE, CLIENT_ASKING, CLIENT_WAITING, CLIENT_ANSWERED 
 struct client {
 	enum client_state state;
 	enum message_command command; /* CLIENT_WAITING: for its end */
-	uid_t uid;
+	struct audit_peer peer;
 	int fd;
-	int passed_fd; /* that came with the request; -1: none */
+	uint64_t serial; /* in the order in which they came */
+	int passed_fd;   /* that came with the request; -1: none */
 	uint64_t deadline;
 	char *in; /* MESSAGE_MAX bytes */
 	size_t in_used;
@@ -34,6 +36,8 @@ struct control {
 	uid_t owner;
 	const struct control_handler *handler;
 	void *ctx;
+	uint64_t serial; /* of the client that came last */
+	struct audit audit;
 	struct client clients[CONTROL_CLIENTS_MAX];
 };
 
@@ -67,7 +71,7 @@ static int control_listen(struct control *c, int dir_fd)
 	if (c->owner != geteuid() &&
 	    fchownat(dir_fd, "control", c->owner, (gid_t)-1, AT_SYMLINK_NOFOLLOW) < 0)
 		return -errno;
-	return listen(c->fd, CONTROL_CLIENTS_MAX) < 0 ? -errno : 0;
+	return listen(c->fd, SOMAXCONN) < 0 ? -errno : 0;
 }
 
 int control_open(int dir_fd, uid_t owner, const struct control_handler *handler, void *ctx,
@@ -79,6 +83,7 @@ int control_open(int dir_fd, uid_t owner, const struct control_handler *handler,
 	if (c) {
 		c->owner = owner;
 		c->handler = handler;
+		c->audit.name = handler->name;
 		c->ctx = ctx;
 		r = control_listen(c, dir_fd);
 	}
@@ -99,6 +104,14 @@ static void client_free(struct client *cl)
 	free(cl->in);
 	free(cl->out);
 	*cl = (struct client){.fd = -1, .passed_fd = -1};
+}
+
+/* Whoever leaves before the answer has had it done all the same. */
+static void client_leave(struct control *c, struct client *cl)
+{
+	if (cl->state == CLIENT_WAITING)
+		audit_command(&c->audit, &cl->peer, cl->command, NULL);
+	client_free(cl);
 }
 
 static void client_send(struct client *cl)
@@ -139,10 +152,11 @@ static void client_refuse(struct client *cl, const struct error *err)
 }
 
 /* The answer to a command that is done, or has failed. */
-static void client_end(struct client *cl, const struct error *err)
+static void client_end(struct control *c, struct client *cl, const struct error *err)
 {
 	char *text = NULL;
 
+	audit_command(&c->audit, &cl->peer, cl->command, err);
 	if (err->code < 0)
 		message_format_error(err, &text);
 	else
@@ -153,19 +167,12 @@ static void client_end(struct client *cl, const struct error *err)
 static void client_check(struct control *c, struct client *cl)
 {
 	struct error err = ERROR_NONE;
-	char *text = NULL;
-	int r;
 
 	if (cl->passed_fd < 0)
-		r = error_set(&err, -EBADMSG, EXIT_STATUS_FAILED, "no pipe came with the request");
+		error_set(&err, -EBADMSG, EXIT_STATUS_FAILED, "no pipe came with the request");
 	else
-		r = c->handler->check(c->ctx, steal_fd(&cl->passed_fd), &err);
-	if (r < 0) {
-		client_refuse(cl, &err);
-		return;
-	}
-	message_format_done(&text);
-	client_answer(cl, text);
+		c->handler->check(c->ctx, steal_fd(&cl->passed_fd), &err);
+	client_end(c, cl, &err);
 }
 
 static void client_do(struct control *c, struct client *cl, const struct message_request *request)
@@ -191,10 +198,10 @@ static void client_do(struct control *c, struct client *cl, const struct message
 		break;
 	default:
 		cl->state = CLIENT_WAITING;
-		r = c->handler->command(c->ctx, request, cl->uid, &err);
+		r = c->handler->command(c->ctx, request, cl->peer.uid, &err);
 		/* It may have ended, and been answered, already. */
 		if (r <= 0 && cl->state == CLIENT_WAITING)
-			client_end(cl, &err);
+			client_end(c, cl, &err);
 	}
 }
 
@@ -268,7 +275,7 @@ static void client_receive(struct control *c, struct client *cl)
 	if (n < 0 && (errno == EINTR || errno == EAGAIN))
 		return;
 	if (n <= 0) {
-		client_free(cl);
+		client_leave(c, cl);
 		return;
 	}
 	if (cl->state == CLIENT_ASKING) {
@@ -277,38 +284,81 @@ static void client_receive(struct control *c, struct client *cl)
 	}
 }
 
-static bool peer_allowed(const struct control *c, int fd, uid_t *ret_uid)
-{
-	struct ucred peer;
-	socklen_t size = sizeof(peer);
+/* ---- who comes ---- */
 
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
-		return false;
-	*ret_uid = peer.uid;
-	return peer.uid == 0 || peer.uid == c->owner;
+static bool peer_allowed(const struct control *c, const struct audit_peer *peer)
+{
+	return peer->uid == 0 || peer->uid == c->owner;
 }
 
-static void client_accept(struct control *c)
+/* Does a have to go before b? Who has not said what it wants, or does not read, goes before who waits; root
+ * goes last; then it is by age. */
+static bool goes_before(const struct client *a, const struct client *b)
 {
-	struct client *cl = c->clients;
+	if ((a->peer.uid == 0) != (b->peer.uid == 0))
+		return a->peer.uid != 0;
+	if ((a->state == CLIENT_WAITING) != (b->state == CLIENT_WAITING))
+		return a->state != CLIENT_WAITING;
+	return a->serial < b->serial;
+}
+
+static struct client *client_free_slot(struct control *c)
+{
+	for (size_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
+		if (c->clients[i].state == CLIENT_NONE)
+			return &c->clients[i];
+	return NULL;
+}
+
+static struct client *client_slot(struct control *c)
+{
+	struct client *slot = client_free_slot(c), *first = c->clients;
+
+	if (slot)
+		return slot;
+	/* What somebody has said by now is heard first. */
+	for (size_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
+		if (c->clients[i].state == CLIENT_ASKING)
+			client_receive(c, &c->clients[i]);
+	slot = client_free_slot(c);
+	if (slot)
+		return slot;
+	for (size_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
+		if (goes_before(&c->clients[i], first))
+			first = &c->clients[i];
+	client_leave(c, first);
+	return first;
+}
+
+static void client_begin(struct control *c, int fd)
+{
+	struct client *cl = client_slot(c);
 	struct error err = ERROR_NONE;
 
-	while (cl < c->clients + CONTROL_CLIENTS_MAX && cl->state != CLIENT_NONE)
-		cl++;
-	if (cl == c->clients + CONTROL_CLIENTS_MAX)
-		return;
-	cl->fd = accept4(c->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (cl->fd < 0)
-		return;
-	cl->passed_fd = -1;
-	cl->state = CLIENT_ASKING;
-	cl->deadline = monotonic_ms() + CONTROL_TIMEOUT_MS;
-	cl->in = malloc(MESSAGE_MAX);
-	if (!cl->in) {
+	*cl = (struct client){.state = CLIENT_ASKING,
+			      .fd = fd,
+			      .passed_fd = -1,
+			      .serial = ++c->serial,
+			      .deadline = monotonic_ms() + CONTROL_TIMEOUT_MS,
+			      .in = malloc(MESSAGE_MAX)};
+	if (!cl->in || audit_peer(fd, &cl->peer) < 0) {
 		client_free(cl);
-	} else if (!peer_allowed(c, cl->fd, &cl->uid)) {
+	} else if (!peer_allowed(c, &cl->peer)) {
 		error_set(&err, -EPERM, EXIT_STATUS_FAILED, "only root and the mount's owner may do that");
+		audit_refused(&c->audit, &cl->peer);
 		client_refuse(cl, &err);
+	}
+}
+
+/* As many as are there, but not for ever. */
+static void client_accept(struct control *c)
+{
+	for (int i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+		int fd = accept4(c->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (fd < 0)
+			return;
+		client_begin(c, fd);
 	}
 }
 
@@ -327,9 +377,7 @@ size_t control_poll(struct control *c, struct pollfd *fds)
 				.events = cl->state == CLIENT_ANSWERED ? POLLOUT : POLLIN,
 			};
 	}
-	/* Others wait in the socket's queue until somebody's time is up. */
-	if (n < CONTROL_CLIENTS_MAX)
-		fds[n++] = (struct pollfd){.fd = c->fd, .events = POLLIN};
+	fds[n++] = (struct pollfd){.fd = c->fd, .events = POLLIN};
 	return n;
 }
 
@@ -374,6 +422,8 @@ void control_serve(struct control *c, const struct pollfd *fds, size_t n)
 {
 	uint64_t now = monotonic_ms();
 
+	/* The socket itself is the last: who comes may take the place, and the number, of somebody who goes.
+	 */
 	for (size_t i = 0; i < n; i++)
 		if (fds[i].revents)
 			client_event(c, fds[i].fd, fds[i].revents);
@@ -389,7 +439,7 @@ void control_answer(struct control *c, enum message_command command, const struc
 {
 	for (size_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
 		if (c->clients[i].state == CLIENT_WAITING && c->clients[i].command == command)
-			client_end(&c->clients[i], err);
+			client_end(c, &c->clients[i], err);
 }
 
 void control_close(struct control *c)

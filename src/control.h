@@ -2,7 +2,8 @@
 /*
  * The control socket of one mount: one request and one answer a connection (message.h). Only root and the
  * mount's owner are answered. Nothing a client does or leaves undone makes the keeper wait: all is
- * non-blocking, bounded in number, size and time. One thread.
+ * non-blocking, bounded in number, size and time; when there are too many, the oldest make room, root's last.
+ * What clients have the keeper do is told to an audit (log_audit()). One thread.
  */
 #ifndef CKRFS_CONTROL_H
 #define CKRFS_CONTROL_H
@@ -18,6 +19,7 @@ enum { CONTROL_CLIENTS_MAX = 16, CONTROL_POLL_MAX = CONTROL_CLIENTS_MAX + 1, CON
 
 /* What the keeper does for a client. */
 struct control_handler {
+	const char *name; /* of the mount, for the audit; borrowed */
 	void (*status)(void *ctx, struct message_status *ret);
 	/* Answered later, by control_answer(). */
 	void (*umount)(void *ctx, bool lazy);

@@ -9,12 +9,16 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cleanup.h"
 #include "config.h"
 #include "mountinfo.h"
 #include "util.h"
+
+/* How long to wait for a keeper that starts. */
+enum { START_WAIT_MS = 10000, START_TICK_NS = 10000000 };
 
 /* ---- asking ---- */
 
@@ -34,6 +38,31 @@ static int connect_to(const struct runtime *rt, const char *name)
 	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
 		return -errno;
 	return steal_fd(&fd);
+}
+
+/* Nobody listens. Does a keeper live all the same, that has not begun to or is about to end? */
+static bool is_between(const struct runtime *rt, const char *name, int r)
+{
+	bool alive;
+
+	return (r == -ENOENT || r == -ECONNREFUSED) && runtime_look(rt, name, &alive, NULL) == 0 && alive;
+}
+
+/* The mount is in the mount table before its keeper listens. -EBUSY: it still does not. */
+static int connect_patiently(const struct runtime *rt, const char *name)
+{
+	uint64_t end = monotonic_ms() + START_WAIT_MS;
+
+	for (;;) {
+		struct timespec t = {.tv_nsec = START_TICK_NS};
+		int r = connect_to(rt, name);
+
+		if (!is_between(rt, name, r))
+			return r;
+		if (monotonic_ms() > end)
+			return -EBUSY;
+		nanosleep(&t, NULL);
+	}
 }
 
 /* With the first bytes, if pass_fd is not negative. */
@@ -122,9 +151,12 @@ static int ask(const struct runtime *rt, const char *name, const struct message_
 		text = NULL;
 		return ask_failed(r, name, timeout_ms, err);
 	}
-	fd = connect_to(rt, name);
+	fd = request->command == MESSAGE_STATUS ? connect_to(rt, name) : connect_patiently(rt, name);
+	if (fd == -EBUSY)
+		return error_set(err, -EBUSY, EXIT_STATUS_BUSY, "\"%s\" is still being mounted", name);
 	r = fd < 0 ? fd : send_text(fd, text, pass_fd);
-	if (r < 0)
+	/* Who is refused has the answer before he asks. */
+	if (r < 0 && (fd < 0 || r != -EPIPE))
 		return ask_failed(r, name, timeout_ms, err);
 	n = receive_line(fd, answer, MESSAGE_MAX, timeout_ms);
 	if (n < 0)

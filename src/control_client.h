@@ -24,8 +24,9 @@ struct control_mount {
 int control_client_find(const char *what, struct control_mount *ret, struct error *err);
 void control_client_close(struct control_mount *m);
 
-/* One request and its answer. ret_status may be NULL. Somebody else's mount: -EACCES; a keeper that has gone:
- * -ECONNREFUSED or -ENOENT; one that does not answer in time: -ETIMEDOUT. */
+/* One request and its answer. ret_status may be NULL; only a status has one. Somebody else's mount: -EACCES;
+ * a keeper that has gone: -ECONNREFUSED or -ENOENT; one that does not answer in time: -ETIMEDOUT. A keeper
+ * that starts is waited for, but not for its status: -EBUSY if it takes too long. */
 int control_client_ask(const struct runtime *rt, const char *name, const struct message_request *request,
 		       int timeout_ms, struct message_status *ret_status, struct error *err);
 

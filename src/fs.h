@@ -76,16 +76,16 @@ void fs_free(struct fs *fs);
  * Lock and unlock: one thread at a time, none that serves. A lock has two steps, between which the caller may
  * have the kernel write back what is dirty (syncfs(2)): from the first one on, that is all that is answered.
  *
- * fs_lock_begin(): -ETIMEDOUT requests in flight do not end, -EOPNOTSUPP (15) files are open by kernel
- * passthrough. fs_lock_finish(): whatever could not be written back in time is counted and lost; then the
- * kernel has no plaintext, and the format no key. -ETIMEDOUT as above. On failure all is served as before. On
- * a locked fs they do nothing.
+ * fs_lock_begin(): refusal is the errno (ENOKEY, EIO) that is answered from now on. -ETIMEDOUT requests in
+ * flight do not end, -EOPNOTSUPP (15) files are open by kernel passthrough. fs_lock_finish(): whatever could
+ * not be written back in time is counted and lost; then the kernel has no plaintext, and the format no key.
+ * -ETIMEDOUT as above. On failure all is served as before. On a locked fs they do nothing.
  */
 struct fs_lock_report {
 	uint64_t unflushed; /* cached writes that failed or were refused */
 	bool timed_out;     /* there were more when the time was over */
 };
-int fs_lock_begin(struct fs *fs, uint64_t timeout_ms, struct error *err);
+int fs_lock_begin(struct fs *fs, int refusal, uint64_t timeout_ms, struct error *err);
 int fs_lock_finish(struct fs *fs, uint64_t timeout_ms, struct fs_lock_report *ret, struct error *err);
 /* key: of format_hand_over(). root_fd: of the lower, if nothing of it was kept open; borrowed. *ret_late:
  * cached writes that have come to nothing by the lock, in all. 12 as in format_restart(). */

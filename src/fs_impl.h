@@ -26,6 +26,7 @@ struct fs {
 	struct gate gate;
 	/* Requests that change something, or let the kernel do so: begun and ended; files that are open. */
 	_Atomic uint64_t changes_begun, changes_ended, files_open;
+	_Atomic int refusal;                 /* errno of requests that a shut gate does not let in */
 	_Atomic uint64_t flushes, unflushed; /* cached writes since it was shutting: came, came to nothing */
 	double attr_timeout, entry_timeout, negative_timeout; /* seconds, as libfuse has them */
 	pthread_mutex_t root_lock;                            /* guards the two below, nothing else */

@@ -98,7 +98,8 @@ bool fs_lock_by_copy(void)
 static void refuse(struct fs *fs, const struct fuse_buf *request)
 {
 	const struct fuse_in_header *in = request->mem;
-	struct fuse_out_header out = {.len = sizeof(out), .error = -ENOKEY, .unique = in->unique};
+	struct fuse_out_header out = {
+		.len = sizeof(out), .error = -atomic_load(&fs->refusal), .unique = in->unique};
 	struct iovec iov = {&out, sizeof(out)};
 
 	/* Interrupted or unmounted: nobody waits for it. */
@@ -220,10 +221,11 @@ static int still_busy(struct fs *fs, struct error *err)
 			 "requests are still being answered (is the disk slow?); it is not locked");
 }
 
-int fs_lock_begin(struct fs *fs, uint64_t timeout_ms, struct error *err)
+int fs_lock_begin(struct fs *fs, int refusal, uint64_t timeout_ms, struct error *err)
 {
 	if (gate_state(&fs->gate) == GATE_SHUT)
 		return 0;
+	atomic_store(&fs->refusal, refusal);
 	atomic_store(&fs->unflushed, 0);
 	fs_lower_remember(fs);
 	gate_set(&fs->gate, GATE_SHUTTING);

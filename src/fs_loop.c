@@ -278,6 +278,9 @@ static void answer(struct fs_loop *loop)
 		if (changes)
 			fs_change_end(loop->fs);
 		fs_lock_passed(loop->fs, &passage);
+	} else {
+		/* A lock leaves no plaintext behind: neither does what comes after it. */
+		explicit_bzero(worker.request.mem, worker.request.size);
 	}
 	atomic_fetch_add_explicit(&loop->answered, 1, memory_order_relaxed);
 }

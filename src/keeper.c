@@ -16,8 +16,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "audit.h"
 #include "cleanup.h"
 #include "control.h"
+#include "keeper_life.h"
 #include "keeper_lock.h"
 #include "log.h"
 #include "mount.h"
@@ -32,8 +34,10 @@ enum { LOCK_TIMEOUT_MS = 30000 };
 
 struct keeper {
 	struct mount *m;
+	struct control_handler handler;
 	struct control *control;
 	struct keeper_lock lock;
+	struct keeper_life life;
 	int signal_fd, report_fd; /* report_fd -1: in the foreground */
 	pid_t unmounting;         /* child that unmounts, 0: none */
 	bool lazy;                /* ... lazily */
@@ -218,9 +222,11 @@ static void on_signal(struct keeper *k)
 
 static void on_status(void *ctx, struct message_status *ret)
 {
-	const struct keeper *k = ctx;
+	struct keeper *k = ctx;
 
+	keeper_life_look(&k->life);
 	mount_status(k->m, ret);
+	keeper_life_status(&k->life, ret);
 }
 
 static void on_umount(void *ctx, bool lazy)
@@ -248,13 +254,23 @@ static bool may_name_key(uid_t uid)
 	return uid == 0 || uid == geteuid();
 }
 
+static int lock(struct keeper *k, uint64_t timeout_ms, struct error *err)
+{
+	int r = keeper_lock(&k->lock, timeout_ms, err);
+
+	if (r == 0)
+		keeper_life_hold(&k->life);
+	return r;
+}
+
 static int on_command(void *ctx, const struct message_request *request, uid_t uid, struct error *err)
 {
 	struct keeper *k = ctx;
 
 	if (request->command == MESSAGE_LOCK)
-		return keeper_lock(&k->lock, request->timeout_ms ? request->timeout_ms : LOCK_TIMEOUT_MS,
-				   err);
+		return lock(k, request->timeout_ms ? request->timeout_ms : LOCK_TIMEOUT_MS, err);
+	if (request->command == MESSAGE_REFRESH)
+		return keeper_refresh(&k->lock, err);
 	if (*request->key && !may_name_key(uid)) {
 		error_set(err, -EPERM, EXIT_STATUS_FAILED,
 			  "cannot unlock \"%s\": only who mounted it may name another key source",
@@ -265,11 +281,25 @@ static int on_command(void *ctx, const struct message_request *request, uid_t ui
 	return keeper_unlock(&k->lock, *request->key ? request->key : NULL, err);
 }
 
+/* A refresh that fails is told by the key's life itself. */
+static void audit_automatic(const struct keeper *k, enum message_command command, const struct error *err)
+{
+	struct audit audit = {.name = k->m->config->name};
+
+	if (k->lock.automatic && command != MESSAGE_REFRESH && err->code != -ECANCELED)
+		audit_life(&audit, command, err, k->life.last_error);
+}
+
 static void on_locked(void *ctx, enum message_command command, const struct error *err)
 {
 	struct keeper *k = ctx;
 
-	control_answer(k->control, command, err);
+	audit_automatic(k, command, err);
+	keeper_life_done(&k->life, command, err);
+	/* Nobody waits for what the key's life has begun: whoever comes meanwhile asks for something of his
+	 * own. */
+	if (!k->lock.automatic)
+		control_answer(k->control, command, err);
 }
 
 /* Only a pipe is passed on: writing to it can be waited for, and concerns nobody else. */
@@ -294,7 +324,7 @@ static int on_check(void *ctx, int fd, struct error *err)
 	if (k->m->state != MOUNT_UNLOCKED || k->m->server_channel < 0)
 		return error_set(err, -ENOTCONN, EXIT_STATUS_NO_VOLUME, "\"%s\" is not served any more",
 				 name);
-	if (k->lock.step != KEEPER_LOCK_IDLE)
+	if (keeper_lock_is_busy(&k->lock))
 		return error_set(err, -EBUSY, EXIT_STATUS_BUSY, "\"%s\" is being locked", name);
 	if (k->checking)
 		return error_set(err, -EBUSY, EXIT_STATUS_BUSY, "\"%s\" is being checked already", name);
@@ -347,7 +377,7 @@ static void on_time(struct keeper *k)
 	k->ended = true;
 }
 
-enum { POLL_SIGNAL, POLL_CHANNEL, POLL_MOUNTS, POLL_LOCK, POLL_CONTROL };
+enum { POLL_SIGNAL, POLL_CHANNEL, POLL_MOUNTS, POLL_LOCK, POLL_TIMER, POLL_WATCH, POLL_CONTROL };
 
 static void loop(struct keeper *k)
 {
@@ -361,6 +391,8 @@ static void loop(struct keeper *k)
 		fds[POLL_CHANNEL] = (struct pollfd){.fd = k->m->server_channel, .events = POLLIN};
 		fds[POLL_MOUNTS] = (struct pollfd){.fd = k->m->fuse.mountinfo_fd, .events = POLLPRI};
 		fds[POLL_LOCK] = (struct pollfd){.fd = k->lock.child_fd, .events = POLLIN};
+		fds[POLL_TIMER] = (struct pollfd){.fd = k->life.timer_fd, .events = POLLIN};
+		fds[POLL_WATCH] = (struct pollfd){.fd = k->life.watch.fd, .events = POLLIN};
 		n = control_poll(k->control, fds + POLL_CONTROL);
 		if (poll(fds, POLL_CONTROL + n, loop_timeout(k)) < 0 && errno != EINTR)
 			break;
@@ -372,6 +404,8 @@ static void loop(struct keeper *k)
 			on_mounts_changed(k);
 		if (fds[POLL_LOCK].revents && fds[POLL_LOCK].fd == k->lock.child_fd)
 			keeper_lock_event(&k->lock);
+		if (fds[POLL_TIMER].revents || fds[POLL_WATCH].revents)
+			keeper_life_event(&k->life);
 		control_serve(k->control, fds + POLL_CONTROL, n);
 		on_time(k);
 	}
@@ -441,18 +475,23 @@ static void close_inherited(void)
 /* What follows once the mount answers. */
 static int open_keeper(struct keeper *k, struct error *err)
 {
-	static const struct control_handler handler = {
-		.status = on_status, .umount = on_umount, .check = on_check, .command = on_command};
 	struct mount *m = k->m;
 	int r = open_signals(k, err);
 
+	k->handler = (struct control_handler){.name = m->config->name,
+					      .status = on_status,
+					      .umount = on_umount,
+					      .check = on_check,
+					      .command = on_command};
 	k->lock = KEEPER_LOCK_NONE;
 	k->lock.m = m;
 	k->lock.done = on_locked;
 	k->lock.ctx = k;
 	close_inherited();
 	if (r == 0)
-		r = control_open(m->claim.dir_fd, m->owner, &handler, k, &k->control, err);
+		r = keeper_life_open(&k->life, m, &k->lock, err);
+	if (r == 0)
+		r = control_open(m->claim.dir_fd, m->owner, &k->handler, k, &k->control, err);
 	if (r == 0 && k->report_fd >= 0)
 		r = detach(m->config, err);
 	if (r < 0)
@@ -481,11 +520,14 @@ static int start(struct keeper *k, struct error *err)
 	r = mount_start(k->m, on_stage, k, err);
 	if (r < 0) {
 		log_error(err);
+		log_audit("mount \"%s\" by uid=%u: failed: %s", cfg->name, (unsigned)getuid(), err->text);
 		return r;
 	}
 	r = open_keeper(k, err);
-	if (r < 0)
+	if (r < 0) {
+		keeper_life_close(&k->life);
 		mount_stop(k->m);
+	}
 	return r;
 }
 
@@ -495,11 +537,14 @@ static void run(struct keeper *k)
 
 	signal(SIGPIPE, SIG_IGN);
 	log_msg(LOG_LEVEL_INFO, "\"%s\" is mounted on %s", cfg->name, cfg->target);
+	log_audit("mount \"%s\" by uid=%u, owner uid=%u: done", cfg->name, (unsigned)getuid(),
+		  (unsigned)k->m->owner);
 	notify_send("READY=1\nSTATUS=mounted on %s", cfg->target);
 	loop(k);
 	if (k->m->state != MOUNT_STOPPING)
 		notify_send("STOPPING=1");
 	keeper_lock_stop(&k->lock);
+	keeper_life_close(&k->life);
 	mount_stop(k->m);
 	control_close(k->control);
 	close(k->signal_fd);
@@ -509,7 +554,7 @@ static void run(struct keeper *k)
 /* Takes cfg over. */
 static int keeper_main(struct config *cfg, uid_t owner, int report_fd, struct error *err)
 {
-	struct keeper k = {.report_fd = report_fd, .signal_fd = -1};
+	struct keeper k = {.report_fd = report_fd, .signal_fd = -1, .life = KEEPER_LIFE_NONE};
 	int r = mount_new(cfg, owner, &k.m, err);
 
 	if (r == 0)

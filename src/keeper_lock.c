@@ -21,6 +21,8 @@
 /* How long the server may take beyond the time that was given for dirty data; and who opens a volume beyond
  * what its key sources take: scrypt. */
 enum { SERVER_GRACE_MS = 30000, SCRYPT_GRACE_MS = 120000 };
+/* For writing back what is dirty when a key has ended. */
+enum { AUTOMATIC_TIMEOUT_MS = 30000 };
 
 /* What the child that locks the lower tells. */
 struct lower_report {
@@ -34,6 +36,7 @@ enum { LOWER_BUSY_MS = 1000 };
 /* What the child that reads the key tells. */
 struct key_report {
 	struct error error; /* code 0: the key is in the key room */
+	size_t index;       /* which of the sources configured */
 	char source[256];
 };
 
@@ -53,10 +56,30 @@ static bool is_locking(const struct keeper_lock *l)
 	return l->step >= KEEPER_LOCK_OPENING && l->step <= KEEPER_LOCK_LOWER;
 }
 
+static bool is_reading(const struct keeper_lock *l)
+{
+	return l->step == KEEPER_LOCK_READING_KEY || l->step == KEEPER_LOCK_REFRESHING;
+}
+
+bool keeper_lock_is_busy(const struct keeper_lock *l)
+{
+	return l->step != KEEPER_LOCK_IDLE && l->step != KEEPER_LOCK_REFRESHING;
+}
+
+static enum message_command command_of(const struct keeper_lock *l)
+{
+	if (l->step == KEEPER_LOCK_REFRESHING)
+		return MESSAGE_REFRESH;
+	return is_locking(l) ? MESSAGE_LOCK : MESSAGE_UNLOCK;
+}
+
+static const char *const verbs[] = {
+	[MESSAGE_LOCK] = "lock", [MESSAGE_UNLOCK] = "unlock", [MESSAGE_REFRESH] = "refresh"};
+
 /* Prefixes what failed, and tells. */
 static void end(struct keeper_lock *l, struct error *err)
 {
-	bool locking = is_locking(l);
+	enum message_command command = command_of(l);
 	const char *name = l->m->config->name;
 
 	child_end(l);
@@ -64,14 +87,18 @@ static void end(struct keeper_lock *l, struct error *err)
 	l->patience = 0;
 	explicit_bzero(secret_data(l->m->key_room), secret_size(l->m->key_room));
 	if (err->code < 0 && err->status != EXIT_STATUS_PARTLY)
-		error_prefix(err, "cannot %s \"%s\"", locking ? "lock" : "unlock", name);
-	if (err->code < 0)
+		error_prefix(err, "cannot %s \"%s\"", verbs[command], name);
+	/* Of what the key's life does, it tells itself. */
+	if (err->code < 0 && !l->automatic)
 		log_msg(LOG_LEVEL_WARNING, "%s", err->text);
-	if (l->m->state == MOUNT_LOCKED)
+	if (l->m->state == MOUNT_LOCKED) {
+		runtime_mark_key(&l->m->claim, false); /* it only counts as one too many otherwise */
 		notify_send("STATUS=locked");
-	else if (l->m->state == MOUNT_UNLOCKED)
+	} else if (l->m->state == MOUNT_UNLOCKED)
 		notify_send("STATUS=mounted on %s", l->m->config->target);
-	l->done(l->ctx, locking ? MESSAGE_LOCK : MESSAGE_UNLOCK, err);
+	l->done(l->ctx, command, err);
+	free(steal_ptr(&l->spec));
+	l->automatic = false;
 }
 
 static int child_begin(struct keeper_lock *l, void (*run)(struct keeper_lock *l, int fd, const void *arg),
@@ -178,6 +205,7 @@ static void locked(struct keeper_lock *l, const struct server_message *msg)
 
 	if (m->state == MOUNT_UNLOCKED)
 		m->state = MOUNT_LOCKED;
+	m->degraded = false;
 	m->since = time(NULL);
 	log_msg(LOG_LEVEL_INFO, "\"%s\" is locked", m->config->name);
 	if (msg->done.unflushed || msg->done.timed_out)
@@ -211,7 +239,8 @@ static void unlocked(struct keeper_lock *l, const struct server_message *msg)
 static void command(struct keeper_lock *l, enum server_command_type type, enum keeper_lock_step step)
 {
 	uint64_t now = monotonic_ms();
-	struct server_command cmd = {.type = type, .timeout_ms = l->end > now ? l->end - now : 0};
+	struct server_command cmd = {
+		.type = type, .refusal = l->refusal, .timeout_ms = l->end > now ? l->end - now : 0};
 	int r;
 
 	l->step = step;
@@ -321,6 +350,7 @@ static void run_key(struct keeper_lock *l, int fd, const void *arg)
 
 	prctl(PR_SET_NAME, "ckrfs-key");
 	mount_read_key_again(l->m, arg, &report.error);
+	report.index = l->m->key.index;
 	snprintf(report.source, sizeof(report.source), "%s", l->m->key.source);
 	if (send(fd, &report, sizeof(report), MSG_NOSIGNAL) < 0)
 		_exit(EXIT_STATUS_FAILED);
@@ -330,6 +360,7 @@ static void on_key(struct keeper_lock *l)
 {
 	struct key_report report = {0};
 	ssize_t n = recv(l->child_fd, &report, sizeof(report), MSG_DONTWAIT);
+	int r;
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
@@ -341,8 +372,19 @@ static void on_key(struct keeper_lock *l)
 		end_unlock(l, &report.error);
 		return;
 	}
+	/* What has no key has no source. */
+	r = report.source[0]
+		    ? mount_remember_source(l->m, l->spec ? l->spec : l->m->config->keys[report.index])
+		    : 0;
+	if (r < 0) {
+		fail(l, r, "keeping the key's source");
+		return;
+	}
 	memcpy(l->m->key.source, report.source, sizeof(report.source));
-	command(l, SERVER_UNLOCK, KEEPER_LOCK_UNLOCKING);
+	if (l->step == KEEPER_LOCK_REFRESHING)
+		end(l, &report.error);
+	else
+		command(l, SERVER_UNLOCK, KEEPER_LOCK_UNLOCKING);
 }
 
 void keeper_lock_event(struct keeper_lock *l)
@@ -350,7 +392,7 @@ void keeper_lock_event(struct keeper_lock *l)
 	char ready;
 	ssize_t n;
 
-	if (l->step == KEEPER_LOCK_READING_KEY) {
+	if (is_reading(l)) {
 		on_key(l);
 		return;
 	}
@@ -383,22 +425,46 @@ static int busy(const struct mount *m, const char *what, const char *other, stru
 			 m->config->name, other);
 }
 
-int keeper_lock(struct keeper_lock *l, uint64_t timeout_ms, struct error *err)
+/* What somebody asks for goes before what the key's life tries to read, and a lock before any refresh. */
+static void give_way(struct keeper_lock *l, bool lock)
 {
-	if (is_locking(l))
-		return 1;
-	if (l->step != KEEPER_LOCK_IDLE)
-		return busy(l->m, "lock", "an unlock", err);
-	if (l->m->state == MOUNT_LOCKED)
-		return 0;
-	if (l->m->state != MOUNT_UNLOCKED)
-		return not_serving(l->m, "lock", err);
+	bool unlocking = l->step == KEEPER_LOCK_READING_KEY;
+	struct error err = ERROR_NONE;
+
+	if (!is_reading(l) || (!l->automatic && !(lock && l->step == KEEPER_LOCK_REFRESHING)))
+		return;
+	error_set(&err, -ECANCELED, EXIT_STATUS_BUSY, "it had to make way for another command");
+	end(l, &err);
+	/* The child may have given the lower its key already. */
+	if (unlocking)
+		mount_lower_lock(l->m);
+}
+
+static void lock_begin(struct keeper_lock *l, uint64_t timeout_ms, int refusal)
+{
+	l->refusal = refusal;
 	l->end = monotonic_ms() + timeout_ms;
 	l->patience = l->end;
 	l->step = KEEPER_LOCK_OPENING;
 	notify_send("STATUS=locking");
 	if (child_begin(l, run_sync, NULL) < 0)
 		command(l, SERVER_LOCK_BEGIN, KEEPER_LOCK_BEGINNING);
+}
+
+int keeper_lock(struct keeper_lock *l, uint64_t timeout_ms, struct error *err)
+{
+	give_way(l, true);
+	if (is_locking(l)) {
+		l->automatic = false;
+		return 1;
+	}
+	if (l->step != KEEPER_LOCK_IDLE)
+		return busy(l->m, "lock", "an unlock", err);
+	if (l->m->state == MOUNT_LOCKED)
+		return 0;
+	if (l->m->state != MOUNT_UNLOCKED)
+		return not_serving(l->m, "lock", err);
+	lock_begin(l, timeout_ms, ENOKEY);
 	return 1;
 }
 
@@ -411,7 +477,48 @@ static int take_lower(struct keeper_lock *l, struct error *err)
 	if (r == 0)
 		return 0;
 	lower_let_go(m->lower);
-	return error_prefix(err, "cannot unlock \"%s\"", m->config->name);
+	if (err)
+		error_prefix(err, "cannot unlock \"%s\"", m->config->name);
+	return r;
+}
+
+static int read_begin(struct keeper_lock *l, enum keeper_lock_step step, const char *spec)
+{
+	const struct config *cfg = l->m->config;
+	int r;
+
+	l->spec = spec ? strdup(spec) : NULL;
+	if (spec && !l->spec)
+		return -ENOMEM;
+	/* The root is for who opens the volume anew. */
+	end_lingerer(l);
+	r = step == KEEPER_LOCK_READING_KEY ? take_lower(l, NULL) : 0;
+	if (r < 0) {
+		free(steal_ptr(&l->spec));
+		return r;
+	}
+	l->end = 0;
+	l->patience = monotonic_ms() + SCRYPT_GRACE_MS +
+		      min_u64(cfg->key_timeout_ms, INT32_MAX) * max_u64(cfg->n_keys, 1);
+	l->step = step;
+	r = child_begin(l, run_key, l->spec);
+	if (r < 0) {
+		l->step = KEEPER_LOCK_IDLE;
+		l->patience = 0;
+		free(steal_ptr(&l->spec));
+	}
+	return r;
+}
+
+/* For somebody who asks. */
+static int read_asked(struct keeper_lock *l, enum keeper_lock_step step, const char *spec, struct error *err)
+{
+	int r = read_begin(l, step, spec);
+
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot %s \"%s\"",
+				   step == KEEPER_LOCK_REFRESHING ? "refresh" : "unlock", l->m->config->name);
+	return 1;
 }
 
 void keeper_lock_lingered(struct keeper_lock *l)
@@ -426,29 +533,61 @@ void keeper_lock_lingered(struct keeper_lock *l)
 
 int keeper_unlock(struct keeper_lock *l, const char *spec, struct error *err)
 {
-	const struct config *cfg = l->m->config;
 	int r;
 
+	give_way(l, false);
+	if (l->step == KEEPER_LOCK_REFRESHING)
+		return busy(l->m, "unlock", "a refresh", err);
 	if (l->step != KEEPER_LOCK_IDLE)
 		return busy(l->m, "unlock", is_locking(l) ? "a lock" : "another unlock", err);
 	if (l->m->state == MOUNT_UNLOCKED)
 		return 0;
 	if (l->m->state != MOUNT_LOCKED)
 		return not_serving(l->m, "unlock", err);
-	end_lingerer(l);
 	r = take_lower(l, err);
-	if (r < 0)
-		return r;
-	l->end = 0;
-	l->patience = monotonic_ms() + SCRYPT_GRACE_MS +
-		      min_u64(cfg->key_timeout_ms, INT32_MAX) * max_u64(cfg->n_keys, 1);
-	l->step = KEEPER_LOCK_READING_KEY;
-	r = child_begin(l, run_key, spec);
-	if (r < 0) {
-		l->step = KEEPER_LOCK_IDLE;
-		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot unlock \"%s\"", cfg->name);
+	return r < 0 ? r : read_asked(l, KEEPER_LOCK_READING_KEY, spec, err);
+}
+
+int keeper_refresh(struct keeper_lock *l, struct error *err)
+{
+	const char *name = l->m->config->name;
+
+	give_way(l, false);
+	if (l->step != KEEPER_LOCK_IDLE)
+		return busy(l->m, "refresh",
+			    is_locking(l)                       ? "a lock"
+			    : l->step == KEEPER_LOCK_REFRESHING ? "another refresh"
+								: "an unlock",
+			    err);
+	if (l->m->state == MOUNT_LOCKED) {
+		error_set(err, -ENOKEY, EXIT_STATUS_NO_KEY, "cannot refresh \"%s\": it is locked", name);
+		error_hint(err, "ckrfs unlock %s", name);
+		return -ENOKEY;
 	}
-	return 1;
+	if (l->m->state != MOUNT_UNLOCKED)
+		return not_serving(l->m, "refresh", err);
+	if (!l->m->key_spec)
+		return error_set(err, -EOPNOTSUPP, EXIT_STATUS_UNSUPPORTED,
+				 "cannot refresh \"%s\": it has no key", name);
+	return read_asked(l, KEEPER_LOCK_REFRESHING, l->m->key_spec, err);
+}
+
+int keeper_lock_begin_automatic(struct keeper_lock *l, enum message_command command, int refusal)
+{
+	int r = 0;
+
+	if (l->step != KEEPER_LOCK_IDLE)
+		return -EBUSY;
+	l->automatic = true;
+	if (command == MESSAGE_LOCK)
+		lock_begin(l, AUTOMATIC_TIMEOUT_MS, refusal);
+	else
+		r = read_begin(l,
+			       command == MESSAGE_UNLOCK ? KEEPER_LOCK_READING_KEY : KEEPER_LOCK_REFRESHING,
+			       l->m->key_spec);
+	if (r < 0)
+		l->automatic = false;
+	return r;
 }
 
 void keeper_lock_timeout(struct keeper_lock *l)
@@ -469,6 +608,7 @@ void keeper_lock_timeout(struct keeper_lock *l)
 		command(l, SERVER_LOCK_FINISH, KEEPER_LOCK_FINISHING);
 		break;
 	case KEEPER_LOCK_READING_KEY:
+	case KEEPER_LOCK_REFRESHING:
 		fail(l, -ETIMEDOUT, "reading the key");
 		break;
 	case KEEPER_LOCK_LOWER:
@@ -491,5 +631,6 @@ void keeper_lock_stop(struct keeper_lock *l)
 {
 	child_end(l);
 	end_lingerer(l);
+	free(steal_ptr(&l->spec));
 	l->step = KEEPER_LOCK_IDLE;
 }

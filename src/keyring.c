@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "keyring_impl.h"
 
 /* Sizes of a key can change between asking and reading. */
 enum { KEYRING_READ_TRIES = 8 };
@@ -146,7 +147,7 @@ static int32_t ring_search(int32_t ring, const char *type, const char *desc)
 }
 
 /* The key's serial; the mount's ring has the manager's nested in it, behind its own keys. */
-static int32_t keyring_find(const struct keyring *ring, const char *type, const char *desc)
+int32_t keyring_find(const struct keyring *ring, const char *type, const char *desc)
 {
 	int32_t first = -ENOKEY, key;
 

@@ -231,6 +231,17 @@ int keysource_read(const struct keysource *src, const struct keysource_env *env,
 	return 0;
 }
 
+bool keysource_can_look(const struct keysource *src)
+{
+	return src->ops->look;
+}
+
+int keysource_look(const struct keysource *src, const struct keysource_env *env, struct secret **room,
+		   struct keyring_sight *ret, struct error *err)
+{
+	return src->ops->look ? src->ops->look(src, env, room, ret, err) : -EOPNOTSUPP;
+}
+
 /* Adds what a source said to what those before it said; the first code and the first hint are kept. */
 static void keysource_collect(struct error *all, const struct error *one, size_t index)
 {
@@ -255,8 +266,10 @@ int keysource_read_first(struct keysource *const *srcs, size_t n, const struct k
 	snprintf(all.text, sizeof(all.text), KEYSOURCE_NONE_SERVED, n);
 	for (size_t i = 0; i < n; i++) {
 		one = ERROR_NONE;
-		if (keysource_read(srcs[i], env, ret_key, &one) == 0)
+		if (keysource_read(srcs[i], env, ret_key, &one) == 0) {
+			ret_key->index = i;
 			return 0;
+		}
 		keysource_collect(&all, &one, i);
 	}
 	if (err)

@@ -21,6 +21,7 @@ struct key {
 	struct secret *bytes;
 	bool passphrase;
 	int32_t serial;   /* of a key that only the kernel reads; bytes is NULL then */
+	size_t index;     /* which of several sources served */
 	char source[256]; /* the specification that served, printable, for `status`; holds no secret */
 };
 
@@ -45,6 +46,12 @@ const char *keysource_spec(const struct keysource *src);
  * EXIT_STATUS_NO_KEY, its words are the ones in ckrfs.conf(5), "What a source says when it fails". */
 int keysource_read(const struct keysource *src, const struct keysource_env *env, struct key *ret_key,
 		   struct error *err);
+
+/* keyring_look() for a source that is a key of the kernel. -EOPNOTSUPP: another one; else the errors and
+ * words of keysource_read(). Never blocks. */
+int keysource_look(const struct keysource *src, const struct keysource_env *env, struct secret **room,
+		   struct keyring_sight *ret, struct error *err);
+bool keysource_can_look(const struct keysource *src);
 
 /* Asks them in order; the first that gives a key serves. If none does: the only error, or
  * `no key source served (N tried): FIRST; SECOND; ...`, status 13. n == 0: `no key source configured`. */

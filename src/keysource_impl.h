@@ -40,7 +40,7 @@
 /* keyring: */
 #define KEYSOURCE_NO_KEY "no key in %s"
 #define KEYSOURCE_NO_RING "%s needs a keyring, and this mount has none"
-#define KEYSOURCE_KEY_DENIED "the key in %s does not grant Read"
+#define KEYSOURCE_KEY_DENIED "the key in %s does not grant Search"
 #define KEYSOURCE_KEY_EXPIRED "the key in %s has expired"
 #define KEYSOURCE_KEY_REVOKED "the key in %s was revoked"
 #define KEYSOURCE_KEY_UNREADABLE "the key in %s is of a type that only the kernel can read"
@@ -81,6 +81,9 @@ struct keysource_ops {
 	 */
 	int (*find_kernel_key)(const struct keysource *src, const struct keysource_env *env, int32_t *ret,
 			       struct error *err);
+	/* keysource_look(). NULL: it cannot be looked at. */
+	int (*look)(const struct keysource *src, const struct keysource_env *env, struct secret **room,
+		    struct keyring_sight *ret, struct error *err);
 };
 
 extern const struct keysource_ops keysource_cred, keysource_exec, keysource_fd, keysource_file,

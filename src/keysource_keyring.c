@@ -37,46 +37,59 @@ static int keyring_error(const struct keysource *src, int code, struct error *er
 	}
 }
 
-/* "TYPE:DESCRIPTION" of the body in two; type is malloc'ed, NULL: out of memory. */
-static char *split_body(const struct keysource *src, char **ret_desc)
+/* *ret_type is the caller's to free; *ret_desc is a part of it. */
+static int key_name(const struct keysource *src, const struct keysource_env *env, char **ret_type,
+		    const char **ret_desc, struct error *err)
 {
-	char *type = strdup(src->body);
+	char *type, *colon;
 
-	if (type) {
-		*ret_desc = strchr(type, ':');
-		*(*ret_desc)++ = '\0';
-	}
-	return type;
+	if (!env->ring || !env->ring->mount)
+		return error_set(err, -ENOKEY, EXIT_STATUS_NO_KEY, KEYSOURCE_NO_RING, src->spec);
+	type = strdup(src->body);
+	if (!type)
+		return keysource_error(src, -ENOMEM, 0, err);
+	colon = strchr(type, ':');
+	*colon = '\0';
+	*ret_type = type;
+	*ret_desc = colon + 1;
+	return 0;
 }
 
 static int keyring_source_read(const struct keysource *src, const struct keysource_env *env,
 			       struct secret **ret, struct error *err)
 {
-	char *desc;
-	autofree char *type = split_body(src, &desc);
-	int r;
+	autofree char *type = NULL;
+	const char *desc;
+	int r = key_name(src, env, &type, &desc, err);
 
-	if (!type)
-		return keysource_error(src, -ENOMEM, 0, err);
-	if (!env->ring || !env->ring->mount)
-		return error_set(err, -ENOKEY, EXIT_STATUS_NO_KEY, KEYSOURCE_NO_RING, src->spec);
+	if (r < 0)
+		return r;
 	r = keyring_read(env->ring, type, desc, SECRET_MAX, ret, NULL);
+	return r < 0 ? keyring_error(src, r, err) : 0;
+}
+
+static int keyring_source_look(const struct keysource *src, const struct keysource_env *env,
+			       struct secret **room, struct keyring_sight *ret, struct error *err)
+{
+	autofree char *type = NULL;
+	const char *desc;
+	int r = key_name(src, env, &type, &desc, err);
+
+	if (r < 0)
+		return r;
+	r = keyring_look(env->ring, type, desc, room, ret);
 	return r < 0 ? keyring_error(src, r, err) : 0;
 }
 
 static int keyring_source_find(const struct keysource *src, const struct keysource_env *env, int32_t *ret,
 			       struct error *err)
 {
-	char *desc;
-	autofree char *type = split_body(src, &desc);
-	int r;
+	autofree char *type = NULL;
+	const char *desc;
+	int r = key_name(src, env, &type, &desc, err);
 
-	if (!type)
-		return keysource_error(src, -ENOMEM, 0, err);
-	if (strcmp(type, "fscrypt-provisioning") != 0)
-		return 0;
-	if (!env->ring || !env->ring->mount)
-		return error_set(err, -ENOKEY, EXIT_STATUS_NO_KEY, KEYSOURCE_NO_RING, src->spec);
+	if (r < 0 || strcmp(type, "fscrypt-provisioning") != 0)
+		return r;
 	r = keyring_find_serial(env->ring, type, desc, ret);
 	return r < 0 ? keyring_error(src, r, err) : 1;
 }
@@ -86,4 +99,5 @@ const struct keysource_ops keysource_keyring = {
 	.check = keyring_check,
 	.read = keyring_source_read,
 	.find_kernel_key = keyring_source_find,
+	.look = keyring_source_look,
 };

@@ -157,6 +157,25 @@ void log_msg(enum log_level level, const char *fmt, ...)
 	errno = saved;
 }
 
+void log_audit(const char *fmt, ...)
+{
+	char raw[LOG_LINE_MAX + 8] = "audit: ", line[LOG_LINE_MAX + 1];
+	size_t used = strlen(raw);
+	int saved = errno;
+	va_list args;
+
+	va_start(args, fmt);
+	if (vsnprintf(raw + used, sizeof(raw) - used, fmt, args) < 0)
+		raw[used] = '\0';
+	va_end(args);
+	printable_text(raw, line, sizeof(line));
+	if (state.target == LOG_TARGET_SYSLOG)
+		syslog(LOG_AUTHPRIV | LOG_NOTICE, "%s", line);
+	else
+		log_line(LOG_LEVEL_INFO, line);
+	errno = saved;
+}
+
 void log_error(const struct error *err)
 {
 	const char *text = err->text[0] ? err->text : strerror(-err->code);

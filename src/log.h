@@ -28,6 +28,12 @@ void log_set_sink(void (*sink)(void *ctx, enum log_level level, const char *line
 /* One line; unprintable bytes shown as \xNN, cut at 1000 bytes. errno is kept. */
 void log_msg(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/*
+ * Who did what, with what result: whatever the level is. With "syslog" it goes to the facility authpriv,
+ * elsewhere among the other lines; it begins with "audit: ".
+ */
+void log_audit(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
 /* An error as a line, with its hint behind it. */
 void log_error(const struct error *err);
 

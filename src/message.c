@@ -57,6 +57,10 @@ static const struct member members[] = {
 	MEMBER(secret_memory, MEMBER_TEXT),
 	MEMBER(protections, MEMBER_WORDS),
 	MEMBER(passthrough, MEMBER_TEXT),
+	MEMBER(expires, MEMBER_INT),
+	MEMBER(next_refresh, MEMBER_INT),
+	MEMBER(key_watch, MEMBER_TEXT),
+	MEMBER(last_error, MEMBER_TEXT),
 	{"missing", MEMBER_WORDS, offsetof(struct message_status, missing),
 	 sizeof(((struct message_status *)0)->missing), true},
 };
@@ -209,7 +213,7 @@ static int check_version(struct json_object *o, struct error *err)
 
 static const char *const commands[] = {
 	[MESSAGE_STATUS] = "status", [MESSAGE_UMOUNT] = "umount", [MESSAGE_LOCK] = "lock",
-	[MESSAGE_UNLOCK] = "unlock", [MESSAGE_CHECK] = "check",
+	[MESSAGE_UNLOCK] = "unlock", [MESSAGE_CHECK] = "check",   [MESSAGE_REFRESH] = "refresh",
 };
 
 static int parse_command(struct json_object *o, enum message_command *ret, struct error *err)

@@ -13,7 +13,14 @@
 
 enum { MESSAGE_MAX = 65536, MESSAGE_VERSION = 1 };
 
-enum message_command { MESSAGE_STATUS, MESSAGE_UMOUNT, MESSAGE_LOCK, MESSAGE_UNLOCK, MESSAGE_CHECK };
+enum message_command {
+	MESSAGE_STATUS,
+	MESSAGE_UMOUNT,
+	MESSAGE_LOCK,
+	MESSAGE_UNLOCK,
+	MESSAGE_CHECK,
+	MESSAGE_REFRESH
+};
 
 struct message_request {
 	enum message_command command;
@@ -30,7 +37,11 @@ struct message_status {
 	char passthrough[64];  /* "active", "off", or why not */
 	char protections[256]; /* words with a blank between them */
 	char missing[256];     /* words: protections and features that it has not */
+	char key_watch[16];    /* how the key is watched: "kernel", "poll", "-" */
+	char last_error[512];  /* why the key could not be had again; empty: nothing failed since */
 	int64_t since;         /* seconds since 1970 when it got into its state; 0: never unlocked */
+	int64_t expires;       /* when the key ends, as above; 0: not known */
+	int64_t next_refresh;  /* when its source is asked again; 0: never */
 	int64_t keyring;       /* serial of the mount's keyring, 0: none */
 	uint64_t requests, read_bytes, written_bytes, errors, damages;
 	int64_t owner, keeper_pid, server_pid; /* pids 0: none */

@@ -19,6 +19,7 @@
 #include "mountinfo.h"
 #include "sandbox.h"
 #include "server.h"
+#include "user_limits.h"
 #include "util.h"
 
 enum { CLAIM_TRIES = 100, CLAIM_WAIT_NS = 10000000 };
@@ -192,6 +193,7 @@ static int unlock(struct mount *m, void (*stage)(void *ctx, const char *what), v
 
 	if (!format_needs_key(m->format))
 		return 0;
+	m->key.index = 0;
 	stage(ctx, "waiting for the key");
 	r = m->config->n_keys ? 0 : format_no_source(m->format, err);
 	if (r == 0)
@@ -220,7 +222,36 @@ static int replace_sources(struct mount *m, const char *spec, struct error *err)
 	return 0;
 }
 
+/* That of the lower, where the format has none. */
+static const char *key_identifier(const struct mount *m)
+{
+	return format_needs_key(m->format) ? format_key_identifier(m->format)
+					   : lower_key_identifier(m->lower);
+}
+
+/* Files of one volume under two keys would be the end of both. */
+static int check_same_key(const struct mount *m, struct error *err)
+{
+	if (!m->key_identifier[0] || strcmp(m->key_identifier, key_identifier(m)) == 0)
+		return 0;
+	return error_set(err, -EKEYREJECTED, EXIT_STATUS_WRONG_KEY,
+			 "wrong key: %s opens the volume with another key than the one it was mounted with",
+			 m->key.source);
+}
+
 static void no_stage(void *ctx, const char *what) {}
+
+/* Before its key is asked for. */
+static int begin_within_limits(struct mount *m, struct error *err)
+{
+	bool key = format_needs_key(m->format) || lower_needs_key(m->lower);
+	int r = runtime_mark_key(&m->claim, key);
+
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot write to %s/%s", m->runtime.path,
+				   m->config->name);
+	return user_limits_check(m, key, err);
+}
 
 int mount_read_key_again(struct mount *m, const char *spec, struct error *err)
 {
@@ -230,8 +261,12 @@ int mount_read_key_again(struct mount *m, const char *spec, struct error *err)
 		r = mount_lower_unlock(m, no_stage, NULL, err);
 	if (r == 0)
 		r = open_format(m, false, err);
+	if (r == 0 && m->state == MOUNT_LOCKED)
+		r = begin_within_limits(m, err);
 	if (r == 0)
 		r = unlock(m, no_stage, NULL, err);
+	if (r == 0)
+		r = check_same_key(m, err);
 	if (r == 0)
 		format_hand_over(m->format, m->key_room);
 	format_free(steal_ptr(&m->format));
@@ -314,9 +349,7 @@ static int start_server(struct mount *m, struct error *err)
 	if (r < 0)
 		return r;
 	fusemount_read_ahead(&m->fuse, READ_AHEAD_KIB);
-	snprintf(m->key_identifier, sizeof(m->key_identifier), "%s",
-		 format_needs_key(m->format) ? format_key_identifier(m->format)
-					     : lower_key_identifier(m->lower));
+	snprintf(m->key_identifier, sizeof(m->key_identifier), "%s", key_identifier(m));
 	snprintf(m->secret_memory, sizeof(m->secret_memory), "%s", secret_protection());
 	/* The server has what it needs: here nobody needs the key any more. */
 	format_free(steal_ptr(&m->format));
@@ -406,6 +439,24 @@ int mount_get_other_key(struct mount *m, const char *spec, struct key *ret_key, 
 	return r;
 }
 
+int mount_remember_source(struct mount *m, const char *spec)
+{
+	char *copy = strdup(spec);
+
+	if (!copy)
+		return -ENOMEM;
+	free(m->key_spec);
+	m->key_spec = copy;
+	return 0;
+}
+
+static int remember_configured(struct mount *m, struct error *err)
+{
+	int r = m->key.source[0] ? mount_remember_source(m, m->config->keys[m->key.index]) : 0;
+
+	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "cannot keep the key's source") : 0;
+}
+
 static int start_steps(struct mount *m, void (*stage)(void *ctx, const char *what), void *ctx,
 		       struct error *err)
 {
@@ -423,13 +474,20 @@ static int start_steps(struct mount *m, void (*stage)(void *ctx, const char *wha
 	if (r == -EBUSY && !m->lower)
 		name_user_of_source(m, "umount", err);
 	if (r == 0)
+		r = begin_within_limits(m, err);
+	if (r == 0)
 		r = unlock(m, stage, ctx, err);
+	if (r == 0)
+		r = remember_configured(m, err);
 	if (r == 0)
 		r = make_stats(m, err);
 	if (r == 0)
 		r = make_key_room(m, err);
 	if (r == 0)
 		r = mount_target(m, err);
+	/* Again, as others may have begun meanwhile. */
+	if (r == 0)
+		r = user_limits_check(m, m->key_spec, err);
 	if (r < 0)
 		return r;
 	stage(ctx, "starting");
@@ -494,20 +552,21 @@ void mount_free(struct mount *m)
 	for (size_t i = 0; m->keysources && i < m->config->n_keys; i++)
 		keysource_free(m->keysources[i]);
 	free(m->keysources);
+	free(m->key_spec);
 	config_free(m->config);
 	free(m);
 }
 
 /* ---- what there is to see ---- */
 
-static const char *state_word(enum mount_state state)
+static const char *state_word(const struct mount *m)
 {
 	static const char *const words[] = {
 		[MOUNT_STARTING] = "starting", [MOUNT_UNLOCKED] = "unlocked", [MOUNT_LOCKED] = "locked",
 		[MOUNT_STOPPING] = "stopping", [MOUNT_FAILED] = "failed",
 	};
 
-	return words[state];
+	return m->state == MOUNT_UNLOCKED && m->degraded ? "degraded" : words[m->state];
 }
 
 /* What a mount made by root on a recent kernel has, and this one has not. */
@@ -554,7 +613,7 @@ void mount_status(const struct mount *m, struct message_status *ret)
 	};
 
 	snprintf(s.name, sizeof(s.name), "%s", cfg->name);
-	snprintf(s.state, sizeof(s.state), "%s", state_word(m->state));
+	snprintf(s.state, sizeof(s.state), "%s", state_word(m));
 	snprintf(s.source, sizeof(s.source), "%s", cfg->source);
 	snprintf(s.target, sizeof(s.target), "%s", cfg->target);
 	snprintf(s.lower, sizeof(s.lower), "%s", lower_name(m->lower));

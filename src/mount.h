@@ -37,6 +37,7 @@ struct mount {
 	struct claim claim; /* of the name, in the runtime directory */
 	struct keyring ring;
 	struct keysource **keysources; /* owned, config->n_keys of them */
+	char *key_spec;                /* owned: of the source that served; NULL: none */
 	struct key key;                /* bytes NULL once the format has them; key.source stays for status */
 	int keys_fd;                   /* directory in the runtime directory, see lower.h; -1: not open */
 	struct lower *lower;
@@ -50,7 +51,8 @@ struct mount {
 	pid_t server_pid;   /* 0: none */
 	int server_channel; /* SOCK_SEQPACKET to the server */
 	enum mount_state state;
-	int64_t since;        /* seconds since 1970 when it was unlocked */
+	bool degraded;        /* MOUNT_UNLOCKED, but the key's source fails */
+	int64_t since;        /* seconds since 1970 when it got into its state */
 	unsigned protections; /* enum sandbox_protection, of the server */
 	unsigned features;    /* enum server_feature */
 	char secret_memory[16];
@@ -85,10 +87,16 @@ int mount_open_volume(struct mount *m, bool change, void (*stage)(void *ctx, con
 
 /*
  * Reads the key again, from spec or (NULL) the configured sources, checks that it opens the volume, and
- * leaves it in m->key_room; m->key.source says where it came from. May block: called in a child of the
- * keeper.
+ * leaves it in m->key_room; m->key.source and m->key.index say where it came from. 12 when it is another key
+ * than the mount had. May block: called in a child of the keeper.
  */
 int mount_read_key_again(struct mount *m, const char *spec, struct error *err);
+
+/* The source that has served is spec. -ENOMEM */
+int mount_remember_source(struct mount *m, const char *spec);
+
+/* What the key sources of this mount may use. */
+struct keysource_env mount_key_env(const struct mount *m);
 
 /* No request is answered any more: those that wait fail with ENOTCONN. The server is killed if it still
  * lives; the mount itself stays. */

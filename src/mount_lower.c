@@ -124,8 +124,10 @@ int mount_lower_unlock(struct mount *m, void (*stage)(void *ctx, const char *wha
 	stage(ctx, key.passphrase ? "unlocking the directory (Argon2)" : "unlocking the directory");
 	r = lower_unlock(m->lower, &key, err);
 	key_wipe(&key);
-	if (r == 0 && !m->config->lower_key)
+	if (r == 0 && !m->config->lower_key) {
 		snprintf(m->key.source, sizeof(m->key.source), "%s", key.source);
+		m->key.index = key.index;
+	}
 	return r;
 }
 

@@ -37,7 +37,7 @@ static void unescape(const char *from, char *to, size_t size)
 static int parse_line(char *line, struct mountinfo *ret)
 {
 	char *fields[5], *save, *behind = strstr(line, " - ");
-	char *type, *source;
+	char *type, *source, *super, *user;
 
 	if (!behind)
 		return -EBADMSG;
@@ -51,6 +51,10 @@ static int parse_line(char *line, struct mountinfo *ret)
 	source = strtok_r(NULL, " ", &save);
 	if (!type || !source || sscanf(fields[2], "%u:%u", &ret->major, &ret->minor) != 2)
 		return -EBADMSG;
+	super = strtok_r(NULL, " ", &save);
+	user = super ? strstr(super, "user_id=") : NULL;
+	if (!user || sscanf(user, "user_id=%u", &ret->user) != 1)
+		ret->user = (unsigned)-1;
 	snprintf(ret->type, sizeof(ret->type), "%s", type);
 	unescape(source, ret->source, sizeof(ret->source));
 	unescape(fields[4], ret->target, sizeof(ret->target));
@@ -113,6 +117,13 @@ static FILE *open_again(int fd)
 	else
 		cleanup_close(&copy);
 	return f;
+}
+
+int mountinfo_each_at(int fd, bool (*each)(void *ctx, const struct mountinfo *m), void *ctx)
+{
+	__attribute__((cleanup(close_file))) FILE *f = open_again(fd);
+
+	return f ? each_line(f, each, ctx) : -ENOMEM;
 }
 
 int mountinfo_find_at(int fd, const char *target, struct mountinfo *ret)

@@ -12,6 +12,7 @@
 
 struct mountinfo {
 	unsigned major, minor;
+	unsigned user; /* who mounted a FUSE file system, else -1 */
 	char type[64], source[256], target[4096];
 };
 
@@ -28,6 +29,9 @@ bool mountinfo_has_device(int fd, unsigned major, unsigned minor);
 /* Calls each for every mount, in the order of the table, until it returns false. -errno if it cannot be read
  */
 int mountinfo_each(bool (*each)(void *ctx, const struct mountinfo *m), void *ctx);
+
+/* The same for a mountinfo file that is open already. */
+int mountinfo_each_at(int fd, bool (*each)(void *ctx, const struct mountinfo *m), void *ctx);
 
 /* Is the topmost mount on target a ckrfs mount of that name? */
 bool mountinfo_is_ours(const char *target, const char *name);

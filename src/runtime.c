@@ -126,7 +126,7 @@ int runtime_open_keys(const struct runtime *rt, bool create)
 
 static void empty_dir(int dir_fd)
 {
-	static const char *const files[] = {"control", "mount", "mount.tmp", "lock"};
+	static const char *const files[] = {"control", "mount", "mount.tmp", "key", "lock"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
 		unlinkat(dir_fd, files[i], 0);
@@ -210,6 +210,30 @@ int runtime_record(const struct claim *claim, const struct record *record)
 	if (r == 0 && renameat(claim->dir_fd, "mount.tmp", claim->dir_fd, "mount") < 0)
 		r = -errno;
 	return r;
+}
+
+int runtime_mark_key(const struct claim *claim, bool has_key)
+{
+	int fd;
+
+	if (!has_key)
+		return unlinkat(claim->dir_fd, "key", 0) < 0 && errno != ENOENT ? -errno : 0;
+	fd = openat(claim->dir_fd, "key", O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return -errno;
+	close(fd);
+	return 0;
+}
+
+bool runtime_has_no_key(const struct runtime *rt, const char *name, const char *target)
+{
+	autofd int dir_fd = open_dir(rt->mounts_fd, name, false, 0);
+	struct record record;
+	bool alive;
+
+	return dir_fd >= 0 && runtime_look(rt, name, &alive, &record) == 0 && alive &&
+	       strcmp(record.target, target) == 0 &&
+	       faccessat(dir_fd, "key", F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT;
 }
 
 /* The name's directory is there, and nobody has it: may it be used again? */

@@ -5,6 +5,7 @@
  *   mounts/NAME/lock     locked by the keeper as long as it lives, which tells a live mount from a dead one
  *   mounts/NAME/mount    target, source and keeper's pid, for cleaning up after a keeper that was killed
  *   mounts/NAME/control  the control socket
+ *   mounts/NAME/key      while the mount has a key
  *   keys/FS-KEY          who uses a key that the kernel keeps for a file system (lower = fscrypt)
  * All by fd. A directory that others could write to is refused. Life functions: one thread.
  */
@@ -51,6 +52,11 @@ struct record {
 	char target[4096], source[4096];
 };
 int runtime_record(const struct claim *claim, const struct record *record);
+
+/* Marks the mount as one that has a key, or not. */
+int runtime_mark_key(const struct claim *claim, bool has_key);
+/* Is the mount of this name alive and known to have none? */
+bool runtime_has_no_key(const struct runtime *rt, const char *name, const char *target);
 
 /* Removes the directory. The lock stays until the process ends, so that who waits for it waits for that. */
 void runtime_release(struct runtime *rt, const char *name, struct claim *claim);

@@ -297,7 +297,7 @@ static void command_do(struct server *s, const struct server_command *command, i
 	switch (command->type) {
 	case SERVER_LOCK_BEGIN:
 		server_check_cancel(s->check); /* it uses the key */
-		fs_lock_begin(s->fs, command->timeout_ms, &msg.done.error);
+		fs_lock_begin(s->fs, command->refusal, command->timeout_ms, &msg.done.error);
 		break;
 	case SERVER_LOCK_FINISH:
 		fs_lock_finish(s->fs, command->timeout_ms, &report, &msg.done.error);

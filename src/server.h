@@ -22,6 +22,7 @@ enum server_command_type {
 };
 struct server_command {
 	enum server_command_type type;
+	int refusal; /* LOCK_BEGIN */
 	uint64_t timeout_ms;
 };
 

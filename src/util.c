@@ -404,12 +404,22 @@ void hex_encode(const void *src, size_t n, char *dst)
 	dst[2 * n] = '\0';
 }
 
-uint64_t monotonic_ms(void)
+static uint64_t clock_ms(clockid_t clock)
 {
 	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
+	clock_gettime(clock, &now);
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+uint64_t monotonic_ms(void)
+{
+	return clock_ms(CLOCK_MONOTONIC);
+}
+
+uint64_t boottime_ms(void)
+{
+	return clock_ms(CLOCK_BOOTTIME);
 }
 
 /* Not inlined: where the size asked for is known, a fortified bzero takes the rest of the block for overrun.

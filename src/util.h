@@ -69,8 +69,9 @@ void hex_encode(const void *src, size_t n, char *dst);
  * root is not the machine's. */
 bool namespace_is_partial(void);
 
-/* Milliseconds of CLOCK_MONOTONIC. */
+/* Milliseconds of CLOCK_MONOTONIC, and of CLOCK_BOOTTIME, which counts while the machine sleeps too. */
 uint64_t monotonic_ms(void);
+uint64_t boottime_ms(void);
 
 /* free(3) for plaintext: nothing of it stays behind in the heap. */
 void free_wiped(void *p);

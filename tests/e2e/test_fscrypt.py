@@ -259,13 +259,14 @@ def test_wrong_key_leaves_the_kernel_untouched(ck, fs):
     assert left_in_keys(ck) == []
 
 
-def with_ring(ck, key, command, *args, description="volume", kind=2, status=DONE):
+def with_ring(ck, key, command, *args, description="volume", kind=2, status=DONE, timeout=0):
     """ckrfs with a session keyring of the manager that has a key which only the kernel reads."""
     payload = ck.key_file(kind.to_bytes(4, "little") + bytes(4) + key, name="payload")
     done = run("keyctl", "session", "-", "sh", "-c", r"""
 key=$(keyctl padd fscrypt-provisioning "$1" @s < "$2") || exit 99
 keyctl read $key >/dev/null 2>&1 && exit 98
-shift 2; exec "$@" """, "sh", description, payload, *ck.argv(command, *args), "-o", "keyring=inherit", env=ck.env, check=False)
+[ $3 = 0 ] || keyctl timeout $key $3
+shift 3; exec "$@" """, "sh", description, payload, str(timeout), *ck.argv(command, *args), "-o", "keyring=inherit", env=ck.env, check=False)
     os.unlink(payload)
     ck.transcript.append(done.stderr.decode())
     assert done.returncode == status, done.stderr
@@ -298,6 +299,23 @@ def test_key_that_only_the_kernel_reads(ck, fs):
     assert (ck.mnt / "f").read_text() == "x"
     ck.umount()
     assert state_of(fs, ident) == ABSENT
+
+
+def test_key_that_only_the_kernel_reads_expires(ck, fs):
+    """As any other key: its end is the end of the unlocked state."""
+    key, spec = raw_key(ck)
+    path, ident = directory(ck, fs, spec=spec)
+    ck.configure("volume enc", source=path, lower="fscrypt", key="keyring:fscrypt-provisioning:volume")
+    with_ring(ck, key, "mount", "enc", ck.mnt, timeout=3)
+    ck.remember(ck.mnt)
+    assert ck.state()["state"] == "unlocked"
+    wait_until("the lock", lambda: ck.state()["state"] == "locked")
+    wait_until("the key to be gone", lambda: state_of(fs, ident) == ABSENT)
+    assert errno_of(os.listdir, ck.mnt) in ("ENOKEY", "EKEYEXPIRED")
+    assert "expired" in ck.run("unlock", "enc", status=NO_KEY).stderr
+    ck.run("unlock", "enc", "--key", spec, status=DONE)
+    assert os.listdir(ck.mnt) == []
+    ck.umount()
 
 
 @pytest.mark.parametrize("kind", ["raw", "passphrase"])

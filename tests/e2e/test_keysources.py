@@ -248,7 +248,7 @@ FAILURES = {
     "exec-slow": (script("exec sleep 100"), None, "SPEC did not answer within 1 s"),
     "exec-too-long": (script("exec head -c 2000000 /dev/zero"), None, f"SPEC is longer than {MIB} bytes"),
     "key-missing": (KEY, "true", "no key in SPEC"),
-    "key-denied": (KEY, PADD + "keyctl setperm $id 0x01000000", "the key in SPEC does not grant Read"),
+    "key-denied": (KEY, PADD + "keyctl setperm $id 0x37000000", "the key in SPEC does not grant Search"),
     "key-expired": (KEY, PADD + "keyctl timeout $id 1; while keyctl pipe $id >/dev/null 2>&1; do sleep 0.1; done",
                     "the key in SPEC has expired"),
     "key-revoked": (KEY, PADD + "keyctl revoke $id", "the key in SPEC was revoked"),

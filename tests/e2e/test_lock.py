@@ -544,6 +544,25 @@ def test_memory_is_clean(ck):
         assert os.getxattr(mnt / name, "user.x") == MARK
 
 
+def test_memory_is_clean_of_what_was_refused(ck):
+    """Data that programs go on sending while it is locked, past the page cache too."""
+    ck.volume()
+    with ck.mounted() as mnt:
+        (mnt / "f").write_bytes(b"here")
+        fd = os.open(mnt / "f", os.O_RDWR | os.O_DIRECT)
+        ck.run("lock", "web", status=DONE)
+        with mmap.mmap(-1, 64 * PAGE) as data:
+            data.write(MARK * (64 * PAGE // len(MARK)))
+            assert outcome(lambda: os.pwrite(fd, data, 0), 0) == errno.ENOKEY
+        for call in (lambda: os.setxattr(fd, "user.x", MARK), lambda: os.symlink(MARK, mnt / "link"), lambda: os.stat(mnt / MARK.hex())):
+            assert outcome(call, 0) == errno.ENOKEY
+        state = ck.state()
+        assert scan(ck, [MARK, MARK.hex().encode()], [state["server_pid"], state["keeper_pid"]]) == []
+        ck.run("unlock", "web", status=DONE)
+        assert (mnt / "f").read_bytes() == b"here"
+        os.close(fd)
+
+
 # ---- the commands
 
 def test_status_and_repetition(ck):

@@ -103,6 +103,22 @@ def test_two_volumes_at_once(ck):
         assert os.listdir(ck.mnt) == []
 
 
+@pytest.mark.parametrize("command", ["umount", "lock"])
+def test_command_comes_before_the_keeper_listens(ck, command):
+    """The mount is there some time before the control socket is: who comes in between waits for it."""
+    ck.volume()
+    with child(["strace", "-f", "-qq", "-e", "trace=bind", "-e", "inject=bind:delay_enter=2500000", "-o", "/dev/null",
+                *ck.argv("mount", "web", ck.mnt)], env=ck.env) as tracer:
+        wait_until("the mount", lambda: os.path.ismount(ck.mnt))
+        assert ck.remember(ck.mnt)["state"] == "starting"
+        ck.run(command, "web", status=DONE)
+        if command == "lock":
+            assert ck.state()["state"] == "locked"
+            ck.umount()
+        tracer.wait(30)
+    assert mounts_under(ck.dir) == []
+
+
 def test_unmounting_one_does_not_wait_for_another(ck):
     """The namespace of a later mount's keeper must not hold on to an earlier mount: it would live until cut off."""
     ck.volume("one")

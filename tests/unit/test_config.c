@@ -644,9 +644,66 @@ static void test_load_large(void **state)
 	assert_int_equal(err.status, EXIT_STATUS_CONFIG);
 }
 
+/* What users cannot change comes from the default files, and stands nowhere else. */
+static void test_limits(void **state)
+{
+	static const char *const lines[] = {"max-mounts = 5", "max-keys = 5"};
+	static const char text[] = "[defaults]\nmax-mounts = 3\nmax-keys = 2\nthreads = 7\n";
+	struct config_set *set = NULL, *system = NULL;
+	struct config *cfg = NULL;
+	struct error err = ERROR_NONE;
+
+	for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
+		autofree char *file = NULL, *want = NULL;
+
+		assert_true(asprintf(&file, "[defaults]\n%s\n", lines[i]) > 0);
+		assert_null(parse(file, &err));
+		assert_true(asprintf(&want, "f:2: %.*s can stand only in [defaults] of /etc/ckrfs/ckrfs.conf",
+				     (int)strcspn(lines[i], " "), lines[i]) > 0);
+		assert_string_equal(err.text, want);
+		assert_int_equal(err.status, EXIT_STATUS_CONFIG);
+	}
+	assert_int_equal(config_set_new(1000, &system, &err), 0);
+	system->system = true;
+	assert_int_equal(config_parse(system, "s", text, strlen(text), &err), 0);
+	assert_true(config_parse(system, "t", "[volume x]\nmax-keys = 1\n", 24, &err) < 0);
+	set = parse("[volume web]\nsource = /x\n", &err);
+	assert_non_null(set);
+	set->limits = system;
+	assert_int_equal(config_volume(set, "web", &cfg, &err), 0);
+	assert_int_equal(cfg->max_mounts, 3);
+	assert_int_equal(cfg->max_keys, 2);
+	assert_int_equal(cfg->threads, 0); /* the rest of those files does not count */
+	assert_int_equal(config_apply_options(cfg, "max-mounts=9", "-o", &err), -EPERM);
+	assert_int_equal(config_set_option(cfg, "max-keys", "9", "--x", &err), -EPERM);
+	assert_int_equal(cfg->max_mounts, 3);
+	config_free(cfg);
+	config_set_free(set);
+}
+
+static void test_refresh(void **state)
+{
+	struct error err = ERROR_NONE;
+	struct config_set *set =
+		parse("[volume a]\nrefresh = 90\non-expire = eio\nkey-lifetime = 2h\n", &err);
+	struct config *cfg = NULL;
+
+	assert_non_null(set);
+	assert_int_equal(config_volume(set, "a", &cfg, &err), 0);
+	assert_string_equal(cfg->refresh, "90");
+	assert_int_equal(cfg->on_expire, CONFIG_EXPIRE_EIO);
+	assert_int_equal(cfg->key_lifetime_ms, 7200000);
+	config_free(cfg);
+	config_set_free(set);
+	assert_null(parse("[volume a]\nrefresh = 0\n", &err));
+	assert_string_equal(err.text, "f:2: refresh = \"0\": must be auto, no or a time of at least 1s");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_refresh),
 		cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_sections),
 		cmocka_unit_test(test_file_errors),

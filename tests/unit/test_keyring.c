@@ -2,6 +2,7 @@
 /* Uses the kernel's keyrings for real. Each test starts in a session keyring of its own. */
 #include <errno.h>
 #include <keyutils.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -263,6 +264,111 @@ static void states_of_a_key(void **state)
 	keyring_close(&ring);
 }
 
+/* The digest is the same for the same contents, and for nothing else; contents do not stay. */
+static void looking(void **state)
+{
+	static char large[32000], other[] = "other contents";
+	struct keyring ring = {0};
+	struct keyring_sight first, sight, untouched = {.serial = 7};
+	struct secret *room = NULL;
+	int32_t key;
+
+	assert_int_equal(keyring_open(&ring, 0, false, NULL), 0);
+	assert_int_equal(keyring_look(&ring, "user", "looked-at", &room, &untouched), -ENOKEY);
+	assert_int_equal(untouched.serial, 7);
+	key = put(ring.mount, "user", "looked-at", "contents");
+	assert_int_equal(keyring_look(&ring, "user", "looked-at", &room, &first), 0);
+	assert_int_equal(first.serial, key);
+	assert_null(memmem(secret_data(room), secret_size(room), "contents", 8));
+	assert_int_equal(keyring_look(&ring, "user", "looked-at", &room, &sight), 0);
+	assert_memory_equal(&first, &sight, sizeof(first));
+	put(ring.mount, "user", "looked-at", other);
+	assert_int_equal(keyring_look(&ring, "user", "looked-at", &room, &sight), 0);
+	assert_int_equal(sight.serial, key);
+	assert_memory_not_equal(first.digest, sight.digest, sizeof(first.digest));
+	/* It grows, and what it was before is still known. */
+	memset(large, 'x', sizeof(large));
+	assert_int_equal(add_key("user", "looked-at", large, sizeof(large), ring.mount), key);
+	assert_int_equal(keyring_look(&ring, "user", "looked-at", &room, &sight), 0);
+	assert_null(memmem(secret_data(room), secret_size(room), "xxxxxxxx", 8));
+	put(ring.mount, "user", "looked-at", "contents");
+	assert_int_equal(keyring_look(&ring, "user", "looked-at", &room, &sight), 0);
+	assert_memory_equal(&first, &sight, sizeof(first));
+	/* With another salt it is another one: it tells nothing to who has only the digest. */
+	secret_free(room);
+	room = NULL;
+	assert_int_equal(keyring_look(&ring, "user", "looked-at", &room, &sight), 0);
+	assert_memory_not_equal(first.digest, sight.digest, sizeof(first.digest));
+	assert_int_equal(keyctl_revoke(key), 0);
+	assert_int_equal(keyring_look(&ring, "user", "looked-at", &room, &sight), -EKEYREVOKED);
+	secret_free(room);
+	keyring_close(&ring);
+}
+
+static void time_left(void **state)
+{
+	static const struct {
+		unsigned seconds;
+		uint64_t min, max; /* seconds */
+	} cases[] = {{50, 49, 51},
+		     {150, 120, 180},
+		     {7300, 7200, 10800},
+		     {200000, 172800, 259200},
+		     {1300000, 1209600, 1814400}};
+	struct keyring ring = {0};
+	uint64_t min = 0, max = 0;
+	int32_t key;
+
+	assert_int_equal(keyring_open(&ring, 0, false, NULL), 0);
+	key = put(ring.mount, "user", "timed", "x");
+	assert_int_equal(keyring_left(key, &min, &max), 0);
+	assert_true(min == UINT64_MAX && max == UINT64_MAX);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		assert_int_equal(keyring_set_timeout(key, cases[i].seconds * UINT64_C(1000)), 0);
+		assert_int_equal(keyring_left(key, &min, &max), 0);
+		assert_in_range(min, cases[i].min * 1000, cases[i].seconds * 1000);
+		assert_in_range(max, cases[i].seconds * 1000 - 1000, cases[i].max * 1000);
+	}
+	/* Not less than was asked for. */
+	assert_int_equal(keyring_set_timeout(key, 1), 0);
+	assert_int_equal(keyring_left(key, &min, &max), 0);
+	assert_int_equal(min, 1000);
+	assert_int_equal(keyctl_setperm(key, KEY_POS_SEARCH), 0);
+	assert_int_equal(keyring_left(key, &min, &max), -ENOENT);
+	assert_int_equal(keyring_set_timeout(key, 1000), -EACCES);
+	keyring_close(&ring);
+}
+
+/* Only what is linked into the manager's ring itself is watched; it is all closed where it cannot be. */
+static void watching(void **state)
+{
+	struct keyring ring = {0};
+	struct keyring_watch watch = KEYRING_WATCH_NONE;
+	int32_t key = put(KEY_SPEC_SESSION_KEYRING, "user", "watched", "x"), own;
+	int before = dup(0), after, r;
+
+	assert_int_equal(keyring_open(&ring, KEYRING_INHERIT, true, NULL), 0);
+	own = put(ring.mount, "user", "own", "x");
+	assert_int_equal(keyring_watch_open(&ring, own, &watch), -EOPNOTSUPP);
+	r = keyring_watch_open(&ring, key, &watch);
+	if (r == 0) {
+		struct pollfd p = {.fd = watch.fd, .events = POLLIN};
+
+		assert_int_equal(poll(&p, 1, 0), 0);
+		assert_int_equal(keyctl_update(key, "y", 1), 0);
+		assert_int_equal(poll(&p, 1, 10000), 1);
+		keyring_watch_read(&watch);
+		assert_int_equal(poll(&p, 1, 0), 0);
+	}
+	keyring_watch_close(&watch);
+	assert_int_equal(watch.fd, -1);
+	after = dup(0);
+	assert_int_equal(after, before + 1);
+	close(before);
+	close(after);
+	keyring_close(&ring);
+}
+
 static void closing(void **state)
 {
 	int32_t manager = put(KEY_SPEC_SESSION_KEYRING, "keyring", "ckrfs-test-manager", NULL), key;
@@ -370,6 +476,9 @@ int main(void)
 		cmocka_unit_test_setup(manager_refused, session),
 		cmocka_unit_test_setup(manager_closes_up, session),
 		cmocka_unit_test_setup(states_of_a_key, session),
+		cmocka_unit_test_setup(looking, session),
+		cmocka_unit_test_setup(time_left, session),
+		cmocka_unit_test_setup(watching, session),
 		cmocka_unit_test_setup(closing, session),
 		cmocka_unit_test_setup(forked_children, session),
 		cmocka_unit_test_setup(without_privileges, session),

@@ -353,7 +353,7 @@ static void keys_in_rings(void **state)
 	check_key("keyring:user:a:b?fmt=raw", "x", 1, false);
 	check_failure("keyring:user:none", -ENOKEY, "no key in keyring:user:none", NULL);
 	assert_int_equal(keyctl_setperm(key, KEY_POS_ALL & ~KEY_POS_SEARCH), 0);
-	check_failure("keyring:user:photos", -EACCES, "the key in keyring:user:photos does not grant Read",
+	check_failure("keyring:user:photos", -EACCES, "the key in keyring:user:photos does not grant Search",
 		      NULL);
 	key = add_key("user", "old", "x", 1, ring.mount);
 	assert_int_equal(keyctl_set_timeout(key, 1), 0);

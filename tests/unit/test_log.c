@@ -143,6 +143,23 @@ static void test_sink(void **state)
 	assert_int_equal(strlen(got), strlen("0 ") + 1000);
 }
 
+/* Whatever the level is, and as one line. */
+static void test_audit(void **state)
+{
+	char got[1100] = "", longer[2000];
+
+	assert_int_equal(log_open("stderr", LOG_LEVEL_ERROR, NULL), 0);
+	log_set_sink(sink_keep, got);
+	errno = ENOTTY;
+	log_audit("lock by \"%s\"", "a\nb\x1b");
+	assert_int_equal(errno, ENOTTY);
+	assert_string_equal(got, "2 audit: lock by \"a\\x0ab\\x1b\"");
+	memset(longer, 'a', sizeof(longer));
+	longer[sizeof(longer) - 1] = '\0';
+	log_audit("%s", longer);
+	assert_int_equal(strlen(got), strlen("0 ") + 1000);
+}
+
 static void *write_many(void *letter)
 {
 	for (int i = 0; i < 500; i++)
@@ -180,8 +197,9 @@ static void test_threads(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_levels), cmocka_unit_test(test_file), cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_stderr), cmocka_unit_test(test_sink), cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_levels),  cmocka_unit_test(test_file), cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_stderr),  cmocka_unit_test(test_sink), cmocka_unit_test(test_audit),
+		cmocka_unit_test(test_threads),
 	};
 
 	return cmocka_run_group_tests_name("log", tests, make, clean);

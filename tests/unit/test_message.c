@@ -17,6 +17,7 @@ static void requests_go_around(void **state)
 		{.command = MESSAGE_LOCK},
 		{.command = MESSAGE_LOCK, .timeout_ms = INT32_MAX},
 		{.command = MESSAGE_UNLOCK},
+		{.command = MESSAGE_REFRESH},
 		{.command = MESSAGE_UNLOCK, .key = "file:/k \"e\"?fmt=raw"}};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -104,7 +105,11 @@ static const struct message_status example = {
 	.passthrough = "not with this format",
 	.protections = "no-core empty-root",
 	.missing = "landlock file-handles",
+	.key_watch = "poll",
+	.last_error = "no key in \"x\"",
 	.since = 1790000000,
+	.expires = 1790000100,
+	.next_refresh = 1790000050,
 	.keyring = 123456,
 	.requests = 1,
 	.read_bytes = UINT64_MAX,
