@@ -58,20 +58,25 @@ static int list_volumes(const struct config_set *set)
 	return 0;
 }
 
+static int check_key(const struct config *cfg, const char *option, const char *spec, struct error *err)
+{
+	struct keysource *src = NULL;
+	int r = keysource_parse(spec, &src, err);
+
+	if (r < 0)
+		error_prefix(err, "%s", config_origin(cfg, option));
+	keysource_free(src);
+	return r;
+}
+
 /* What the configuration itself cannot know: whether the key sources are such. */
 static int check_keys(const struct config *cfg, struct error *err)
 {
-	for (size_t i = 0; i < cfg->n_keys; i++) {
-		struct keysource *src = NULL;
-		int r = keysource_parse(cfg->keys[i], &src, err);
+	int r = cfg->lower_key ? check_key(cfg, "lower-key", cfg->lower_key, err) : 0;
 
-		if (r < 0) {
-			error_prefix(err, "%s", config_origin(cfg, "key"));
-			return r;
-		}
-		keysource_free(src);
-	}
-	return 0;
+	for (size_t i = 0; r == 0 && i < cfg->n_keys; i++)
+		r = check_key(cfg, "key", cfg->keys[i], err);
+	return r;
 }
 
 /* Each volume as `ckrfs mount` would take it: the first error counts. */

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "cmd_init_fscrypt.h"
 #include "command.h"
 #include "config.h"
 #include "mount.h"
@@ -43,6 +44,8 @@ static const char *const names_words[] = {
 struct init_args {
 	struct volume_args volume;
 	struct format_init_params params; /* what the options say */
+	struct init_fscrypt fscrypt;
+	const char *lower;
 };
 
 static int set_number(const char *name, const char *value, unsigned min, unsigned max, unsigned *ret,
@@ -75,9 +78,13 @@ static int set_word(const char *name, const char *value, const char *const *word
 static int init_args_set(void *ctx, const char *name, const char *value, struct error *err)
 {
 	struct init_args *a = ctx;
-	int word = 0;
+	int word = init_fscrypt_set(&a->fscrypt, name, value, err);
 
-	if (strcmp(name, "scrypt-n") == 0)
+	if (word)
+		return word < 0 ? word : 0;
+	if (strcmp(name, "lower") == 0)
+		a->lower = value;
+	else if (strcmp(name, "scrypt-n") == 0)
 		return set_number(name, value, SCRYPT_N_MIN, SCRYPT_N_MAX, &a->params.log_n, err);
 	else if (strcmp(name, "longname-max") == 0)
 		return set_number(name, value, LONG_NAME_MIN, LONG_NAME_MAX, &a->params.long_name_max, err);
@@ -166,6 +173,13 @@ static int make_volume(const struct format_init_params *params, struct error *er
 	return r;
 }
 
+static void say_done(const struct config *cfg, const struct init_args *a)
+{
+	printf("made a gocryptfs volume in %s\n", cfg->source);
+	printf("mount it with: ckrfs mount %s TARGET --key '%s'\n", cfg->source,
+	       a->volume.n_keys ? a->volume.keys[0] : "SPEC");
+}
+
 static int init_volume(struct mount *m, const struct init_args *a, struct error *err)
 {
 	const struct config *cfg = m->config;
@@ -178,27 +192,66 @@ static int init_volume(struct mount *m, const struct init_args *a, struct error 
 	r = store_init_proc();
 	if (r < 0)
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot open /proc/self/fd");
+	if (cfg->lower == CONFIG_LOWER_FSCRYPT)
+		return init_fscrypt_make(m, fd, &a->fscrypt, a->volume.n_keys ? a->volume.keys[0] : NULL,
+					 err);
 	r = mount_get_key(m, err);
 	params.kind = cfg->format;
 	params.root_fd = fd;
 	params.key = &m->key;
 	params.scrypt_memory = cfg->scrypt_memory;
-	return r < 0 ? r : make_volume(&params, err);
+	if (r == 0)
+		r = make_volume(&params, err);
+	if (r == 0)
+		say_done(cfg, a);
+	return r;
 }
 
-static void say_done(const struct config *cfg, const struct init_args *a)
+/* --lower is -o lower=, in front of the others. */
+static int init_config(const struct init_args *a, const char *directory, struct config **ret,
+		       struct error *err)
 {
-	printf("made a gocryptfs volume in %s\n", cfg->source);
-	printf("mount it with: ckrfs mount %s TARGET --key '%s'\n", cfg->source,
-	       a->volume.n_keys ? a->volume.keys[0] : "SPEC");
+	struct volume_args volume = a->volume;
+	autofree char *options = NULL;
+
+	if (a->lower && asprintf(&options, "lower=%s%s%s", a->lower, volume.options ? "," : "",
+				 volume.options ? volume.options : "") < 0) {
+		options = NULL;
+		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "cannot read the options");
+	}
+	if (options)
+		volume.options = options;
+	return volume_args_config(&volume, "init", directory, VOLUME_DIRECTORY, ret, err);
+}
+
+/* Each lower and format has options of its own. */
+static int check_args(const struct init_args *a, const struct config *cfg, struct error *err)
+{
+	const struct format_init_params *p = &a->params;
+	bool gocryptfs = p->cipher || p->names || p->long_name_max || p->log_n;
+
+	if (cfg->lower == CONFIG_LOWER_FSCRYPT && cfg->format != CONFIG_FORMAT_PLAIN)
+		return error_set(
+			err, -EINVAL, EXIT_STATUS_USAGE,
+			"make the directory first (--lower fscrypt), then the volume in a mount of it");
+	if (cfg->lower == CONFIG_LOWER_FSCRYPT && gocryptfs)
+		return error_set(err, -EINVAL, EXIT_STATUS_USAGE,
+				 "--cipher, --names, --longname-max and --scrypt-n are about gocryptfs, not "
+				 "--lower fscrypt");
+	if (cfg->lower != CONFIG_LOWER_FSCRYPT && a->fscrypt.given)
+		return error_set(err, -EINVAL, EXIT_STATUS_USAGE,
+				 "--contents, --filenames, --padding and --iv are about --lower fscrypt");
+	return 0;
 }
 
 static int run_init(const struct init_args *a, const char *directory, struct error *err)
 {
 	struct config *cfg = NULL;
 	struct mount *m = NULL;
-	int r = volume_args_config(&a->volume, "init", directory, VOLUME_DIRECTORY, &cfg, err);
+	int r = init_config(a, directory, &cfg, err);
 
+	if (r == 0 && (r = check_args(a, cfg, err)) < 0)
+		config_free(cfg);
 	if (r == 0)
 		r = mount_new(cfg, getuid(), &m, err);
 	if (r < 0)
@@ -206,8 +259,6 @@ static int run_init(const struct init_args *a, const char *directory, struct err
 	r = init_volume(m, a, err);
 	if (r < 0)
 		error_prefix(err, "cannot make a volume");
-	else
-		say_done(cfg, a);
 	mount_stop(m);
 	mount_free(m);
 	return r;

@@ -8,16 +8,19 @@
 
 #include "cleanup.h"
 #include "command.h"
+#include "config.h"
 #include "control_client.h"
 #include "fusemount.h"
 #include "holders.h"
+#include "lower.h"
 #include "progress.h"
 
 /* mount(8), "EXIT STATUS". */
 enum { HELPER_USAGE = 1, HELPER_FAILED = 32 };
 
-/* After a lazy unmount: nothing may be open, and then all is over at once. */
-enum { LAZY_WAIT_MS = 300, TICK_MS = 1000, END_WAIT_MS = 10000 };
+/* After a lazy unmount: nothing may be open, and then all is over at once. CLEAN_MS: for files that are in
+ * use below the source by what is about to end. */
+enum { LAZY_WAIT_MS = 300, TICK_MS = 1000, END_WAIT_MS = 10000, CLEAN_MS = 1000 };
 
 struct umount_args {
 	bool lazy, all;
@@ -96,6 +99,27 @@ static int umount_alive(struct control_mount *m, bool lazy, struct error *err)
 	return r == 0 && !alive ? umount_dead(m, err) : err->code;
 }
 
+/* A key that the lower had in the kernel is gone; but what a keeper that was killed has left, and what was in
+ * use then, is for us. */
+static int clean_lower(const struct control_mount *m, struct error *err)
+{
+	autofd int keys_fd = runtime_open_keys(&m->runtime, false);
+	struct lower_params params = {
+		.kind = CONFIG_LOWER_FSCRYPT,
+		.source = m->record.source,
+		.claims_fd = keys_fd,
+	};
+	unsigned left;
+
+	/* Somebody else's key, a source that is gone: nothing that could be done here. */
+	if (!m->record.fscrypt || lower_clean(&params, CLEAN_MS, &left) < 0 || !(left & LOWER_LEFT_BUSY))
+		return 0;
+	error_set(err, -EBUSY, EXIT_STATUS_PARTLY, "\"%s\" is unmounted, but its key stays in the kernel: %s",
+		  m->name, lower_left_words(left));
+	error_hint(err, "fuser -vm %s", m->record.source);
+	return -EBUSY;
+}
+
 static int umount_one(struct control_mount *m, bool lazy, struct error *err)
 {
 	int r;
@@ -104,7 +128,8 @@ static int umount_one(struct control_mount *m, bool lazy, struct error *err)
 		r = fusemount_unmount_path(m->record.target, m->name, lazy);
 		return r < 0 ? umount_failed(m, r, err) : 0;
 	}
-	return m->alive ? umount_alive(m, lazy, err) : umount_dead(m, err);
+	r = m->alive ? umount_alive(m, lazy, err) : umount_dead(m, err);
+	return r == 0 ? clean_lower(m, err) : r;
 }
 
 /* The error with who is to blame between its two lines. */

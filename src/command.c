@@ -56,6 +56,11 @@ static const struct command_option init_options[] = {
 	{"names", 0, "HOW", "encrypted (default), deterministic, plaintext"},
 	{"longname-max", 0, "N", "store encrypted names longer than N, 62 to 254, by hash; default 255"},
 	{"scrypt-n", 0, "LOGN", "cost of a passphrase, 10 to 28; default 16 (10 for a key)"},
+	{"lower", 0, "LOWER", "directory (default); fscrypt: the file system encrypts it"},
+	{"contents", 0, "CIPHER", "fscrypt: aes-256-xts (default), aes-128-cbc, adiantum"},
+	{"filenames", 0, "CIPHER", "fscrypt: aes-256-cts (default), aes-256-hctr2, aes-128-cts, adiantum"},
+	{"padding", 0, "N", "fscrypt: names are padded to multiples of 4, 8, 16 or 32 (default) bytes"},
+	{"iv", 0, "HOW", "fscrypt: per-file (default), direct-key, ino-lblk-64, ino-lblk-32"},
 	{0},
 };
 

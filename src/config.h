@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <sys/types.h>
 
-enum config_lower { CONFIG_LOWER_DIRECTORY };
+enum config_lower { CONFIG_LOWER_DIRECTORY, CONFIG_LOWER_FSCRYPT };
 enum config_format { CONFIG_FORMAT_GOCRYPTFS, CONFIG_FORMAT_PLAIN };
 enum config_sandbox { CONFIG_SANDBOX_AUTO, CONFIG_SANDBOX_STRICT, CONFIG_SANDBOX_OFF };
 enum config_auto { CONFIG_AUTO, CONFIG_YES, CONFIG_NO };
@@ -22,12 +22,15 @@ enum config_expire { CONFIG_EXPIRE_LOCK, CONFIG_EXPIRE_EIO, CONFIG_EXPIRE_KEEP }
 
 /* One volume's effective values. Strings are owned by the config, NULL where unset and without default. */
 struct config {
-	char *name;   /* [volume NAME] */
-	char *source; /* absolute path after config_volume_finish() */
-	char *target; /* mount point, absolute, may be NULL */
-	int lower;    /* enum config_lower */
-	int format;   /* enum config_format */
-	char **keys;  /* key source specifications in order, NULL-terminated; never NULL */
+	char *name;      /* [volume NAME] */
+	char *source;    /* absolute path after config_volume_finish() */
+	char *target;    /* mount point, absolute, may be NULL */
+	int lower;       /* enum config_lower */
+	char *lower_key; /* key source of the lower; NULL: with a format without key, those of keys */
+	bool hide_lower; /* the lower cannot be reached but through the mount */
+	char *subtree;   /* directory on the block device that source is, NULL: its root */
+	int format;      /* enum config_format */
+	char **keys;     /* key source specifications in order, NULL-terminated; never NULL */
 	size_t n_keys;
 	char *keyring;      /* "none", "inherit" or a serial, as text */
 	int keyring_search; /* enum config_search */

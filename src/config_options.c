@@ -169,21 +169,46 @@ static int path_finish(char **path, struct error *err)
 	return 0;
 }
 
+/* Every key that is given has a use, and every lower with a key gets one. */
+static int finish_keys(const struct config *cfg, struct error *err)
+{
+	bool plain = cfg->format == CONFIG_FORMAT_PLAIN, fscrypt = cfg->lower == CONFIG_LOWER_FSCRYPT;
+
+	if (cfg->n_keys && plain && !fscrypt)
+		return error_set(
+			err, -EINVAL, EXIT_STATUS_CONFIG,
+			"key sources are given but format \"plain\" on lower \"directory\" uses no key");
+	if (cfg->lower_key && !fscrypt)
+		return error_set(err, -EINVAL, EXIT_STATUS_CONFIG,
+				 "lower-key is given but lower \"directory\" uses no key");
+	if (cfg->lower_key && plain && cfg->n_keys)
+		return error_set(err, -EINVAL, EXIT_STATUS_CONFIG,
+				 "key and lower-key are given but format \"plain\" uses no key of its own");
+	if (!cfg->lower_key && fscrypt && !plain)
+		return error_set(err, -EINVAL, EXIT_STATUS_CONFIG,
+				 "lower = fscrypt needs lower-key: key is for the format \"gocryptfs\"");
+	return 0;
+}
+
 int config_volume_finish(struct config *cfg, struct error *err)
 {
 	int r;
 
 	if (!cfg->source)
 		return error_set(err, -EINVAL, EXIT_STATUS_CONFIG, "volume \"%s\" has no source", cfg->name);
-	if (cfg->n_keys && cfg->format == CONFIG_FORMAT_PLAIN && cfg->lower == CONFIG_LOWER_DIRECTORY)
-		return error_set(
-			err, -EINVAL, EXIT_STATUS_CONFIG,
-			"key sources are given but format \"plain\" on lower \"directory\" uses no key");
-	if (cfg->present_owner && (cfg->uid_map || cfg->gid_map))
-		return error_set(err, -EINVAL, EXIT_STATUS_CONFIG,
-				 "present-owner and uid-map or gid-map exclude each other: one shows all as "
-				 "one user's, the others map each id");
-	r = path_finish(&cfg->source, err);
+	/* What fscrypt keeps is encrypted already. */
+	if (cfg->lower == CONFIG_LOWER_FSCRYPT && strcmp(config_origin(cfg, "format"), "default") == 0)
+		cfg->format = CONFIG_FORMAT_PLAIN;
+	r = finish_keys(cfg, err);
+	if (r == 0 && cfg->subtree && !cfg->hide_lower)
+		r = error_set(err, -EINVAL, EXIT_STATUS_CONFIG,
+			      "subtree is given, but without hide-lower = yes no block device is mounted");
+	if (r == 0 && cfg->present_owner && (cfg->uid_map || cfg->gid_map))
+		r = error_set(err, -EINVAL, EXIT_STATUS_CONFIG,
+			      "present-owner and uid-map or gid-map exclude each other: one shows all as "
+			      "one user's, the others map each id");
+	if (r == 0)
+		r = path_finish(&cfg->source, err);
 	return r < 0 ? r : path_finish(&cfg->target, err);
 }
 

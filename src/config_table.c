@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <string.h>
 
-static const char *const lower_words[] = {"directory", NULL};
+static const char *const lower_words[] = {"directory", "fscrypt", NULL};
 static const char *const format_words[] = {"gocryptfs", "plain", NULL};
 static const char *const sandbox_words[] = {"auto", "strict", "off", NULL};
 static const char *const auto_words[] = {"auto", "yes", "no", NULL};
@@ -75,6 +75,12 @@ const struct config_option config_options[] = {
 	 .help = "mount point"},
 	{.name = "lower", .type = CONFIG_WORD, .offset = MEMBER(lower), .fallback = "directory",
 	 .words = lower_words, .argument = "LOWER", .help = "where the files live", .defaults_ok = true},
+	{.name = "lower-key", .type = CONFIG_STRING, .offset = MEMBER(lower_key), .argument = "SCHEME:BODY",
+	 .help = "where the lower's own key comes from"},
+	{.name = "hide-lower", .type = CONFIG_BOOL, .offset = MEMBER(hide_lower), .fallback = "no",
+	 .argument = "BOOL", .help = "no way to the files but through the mount", .defaults_ok = true},
+	{.name = "subtree", .type = CONFIG_PATH, .offset = MEMBER(subtree), .argument = "PATH",
+	 .help = "directory on the block device that source is"},
 	{.name = "format", .type = CONFIG_WORD, .offset = MEMBER(format), .fallback = "gocryptfs",
 	 .words = format_words, .argument = "FORMAT", .help = "how names and contents are stored",
 	 .defaults_ok = true},

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cleanup.h"
 #include "config.h"
 #include "format_impl.h"
 #include "store.h"
@@ -89,6 +90,18 @@ int format_restart(struct format *f, const struct secret *room, struct error *er
 {
 	assert(secret_size(room) == FORMAT_KEY_SIZE);
 	return f->ops->restart ? f->ops->restart(f, room, err) : 0;
+}
+
+void format_let_go(struct format *f)
+{
+	if (f->ops->let_go)
+		f->ops->let_go(f);
+}
+
+void format_take(struct format *f)
+{
+	if (f->ops->take)
+		f->ops->take(f);
 }
 
 void format_free(struct format *f)
@@ -278,7 +291,7 @@ void format_file_free(struct format_file *file)
 {
 	if (!file)
 		return;
-	close(file->fd);
+	cleanup_close(&file->fd);
 	pthread_rwlock_destroy(&file->lock);
 	free(file);
 }
@@ -293,6 +306,37 @@ void format_file_upgrade(struct format_file *file, int fd)
 	file->writable = true;
 	pthread_rwlock_unlock(&file->lock);
 	close(old);
+}
+
+bool format_file_let_go(struct format_file *file)
+{
+	struct stat st;
+	bool named;
+	int fd;
+
+	pthread_rwlock_wrlock(&file->lock);
+	named = file->fd < 0 || (store_stat_fd(file->fd, &st) == 0 && st.st_nlink > 0);
+	fd = named ? steal_fd(&file->fd) : -1;
+	pthread_rwlock_unlock(&file->lock);
+	cleanup_close(&fd);
+	return named;
+}
+
+bool format_file_is_away(struct format_file *file)
+{
+	bool away;
+
+	pthread_rwlock_rdlock(&file->lock);
+	away = file->fd < 0;
+	pthread_rwlock_unlock(&file->lock);
+	return away;
+}
+
+void format_file_take(struct format_file *file, int fd)
+{
+	pthread_rwlock_wrlock(&file->lock);
+	file->fd = fd;
+	pthread_rwlock_unlock(&file->lock);
 }
 
 bool format_file_writable(struct format_file *file)

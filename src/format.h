@@ -66,6 +66,11 @@ enum { FORMAT_KEY_SIZE = 32 };
 void format_hand_over(const struct format *f, struct secret *room);
 int format_restart(struct format *f, const struct secret *room, struct error *err);
 
+/* Locked: keeps nothing of the lower open, so that its own key can be taken away too; and the reverse, after
+ * format_restart(). The volume's root has the same fd again. Files: format_file_let_go(). */
+void format_let_go(struct format *f);
+void format_take(struct format *f);
+
 void format_free(struct format *f);
 
 /* No key source is configured: what the volume wants, if that is more than the general words would say. 0, or
@@ -152,6 +157,11 @@ void format_file_free(struct format_file *file);
 /* Exchanges the fd for one that can write. Takes it. */
 void format_file_upgrade(struct format_file *file, int fd);
 bool format_file_writable(struct format_file *file);
+/* Closes the fd, but that of a file without a name, which could not be opened again: false. Reading and
+ * writing fail until format_file_take(), which takes an fd opened as format_file_writable() says. */
+bool format_file_let_go(struct format_file *file);
+bool format_file_is_away(struct format_file *file);
+void format_file_take(struct format_file *file, int fd);
 /* For calls that concern the inode as a whole (fstat, fsync): valid until format_file_fd_done(). */
 int format_file_fd(struct format_file *file);
 void format_file_fd_done(struct format_file *file);

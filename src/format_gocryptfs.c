@@ -387,15 +387,11 @@ static int derive_keys(struct gocryptfs *g, struct error *err)
 	return 0;
 }
 
-static int gocryptfs_start(struct format *f, struct error *err)
+/* With names in clear the log would be seen. */
+static int start_log(struct gocryptfs *g, struct error *err)
 {
-	struct gocryptfs *g = gocryptfs_of(f);
-	int r = derive_keys(g, err);
+	int r = 0;
 
-	if (r < 0)
-		return r;
-	g->moves_blocks = !store_overwrites(g->root_fd);
-	/* With names in clear the log would be seen. */
 	if (g->may_repair && !(g->config.flags & GCFS_PLAINTEXT_NAMES))
 		r = gocryptfs_redo_start(&g->redo, g->root_fd, g->content);
 	if (r < 0) {
@@ -406,6 +402,17 @@ static int gocryptfs_start(struct format *f, struct error *err)
 	return r;
 }
 
+static int gocryptfs_start(struct format *f, struct error *err)
+{
+	struct gocryptfs *g = gocryptfs_of(f);
+	int r = derive_keys(g, err);
+
+	if (r < 0)
+		return r;
+	g->moves_blocks = !store_overwrites(g->root_fd);
+	return start_log(g, err);
+}
+
 /* The redo log goes on: it holds nothing but ciphertext. */
 static void gocryptfs_lock(struct format *f)
 {
@@ -413,6 +420,25 @@ static void gocryptfs_lock(struct format *f)
 
 	gcfs_names_free(steal_ptr(&g->names));
 	gcfs_content_free(steal_ptr(&g->content));
+}
+
+/* What the log protects is on disk then. */
+static void gocryptfs_let_go(struct format *f)
+{
+	struct gocryptfs *g = gocryptfs_of(f);
+
+	store_syncfs(g->root_fd);
+	gocryptfs_redo_free(&g->redo);
+	memset(&g->redo, 0, sizeof(g->redo));
+	gocryptfs_redo_init(&g->redo);
+}
+
+static void gocryptfs_take(struct format *f)
+{
+	struct error none = ERROR_NONE;
+
+	/* The log went with gocryptfs_let_go(): nothing is played back that could fail. */
+	start_log(gocryptfs_of(f), &none);
 }
 
 _Static_assert((int)FORMAT_KEY_SIZE == (int)GCFS_MASTER_KEY_SIZE, "the room holds a master key");
@@ -615,6 +641,8 @@ const struct format_ops format_gocryptfs_ops = {
 	.lock = gocryptfs_lock,
 	.hand_over = gocryptfs_hand_over,
 	.restart = gocryptfs_restart,
+	.let_go = gocryptfs_let_go,
+	.take = gocryptfs_take,
 	.free = gocryptfs_free,
 	.no_source = gocryptfs_no_source,
 	.init = gocryptfs_init,

@@ -21,6 +21,8 @@ struct format_ops {
 	void (*lock)(struct format *f);
 	void (*hand_over)(const void *state, struct secret *room);
 	int (*restart)(struct format *f, const struct secret *room, struct error *err);
+	void (*let_go)(struct format *f);
+	void (*take)(struct format *f);
 	void (*free)(void *state);
 	int (*no_source)(const void *state, struct error *err);
 	int (*init)(const struct format_init_params *params, struct error *err);

@@ -401,8 +401,12 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	struct fs *fs = fs_of(req);
 	struct node *node = node_get(fs->nodes, ino);
 	struct stat st;
-	int r = node ? set_and_ask(fs, node, NULL, 0, &st) : -ESTALE;
+	int r = 0;
 
+	if (fs_lock_by_copy())
+		fs_lower_root_stat(fs, &st);
+	else
+		r = node ? set_and_ask(fs, node, NULL, 0, &st) : -ESTALE;
 	if (r < 0)
 		fs_reply_err(req, r);
 	else
@@ -448,8 +452,12 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
 	struct fs *fs = fs_of(req);
 	struct statvfs st;
-	int r = store_statvfs(fs->p.root_fd, &st);
+	int r = 0;
 
+	if (fs_lock_by_copy())
+		fs_lower_root_statvfs(fs, &st);
+	else
+		r = store_statvfs(fs->p.root_fd, &st);
 	if (r < 0) {
 		fs_reply_err(req, r);
 		return;
@@ -507,6 +515,7 @@ int fs_new(const struct fs_params *params, struct fs **ret, struct error *err)
 		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "cannot start the file system");
 	fs->p = *params;
 	pthread_mutex_init(&fs->handles_lock, NULL);
+	pthread_mutex_init(&fs->root_lock, NULL);
 	gate_init(&fs->gate);
 	fs->attr_timeout = (double)params->attr_timeout_ms / 1000;
 	fs->entry_timeout = (double)params->entry_timeout_ms / 1000;
@@ -564,6 +573,7 @@ void fs_free(struct fs *fs)
 	slots_free(&fs->handles);
 	node_table_free(fs->nodes);
 	pthread_mutex_destroy(&fs->handles_lock);
+	pthread_mutex_destroy(&fs->root_lock);
 	gate_destroy(&fs->gate);
 	free(fs);
 }

@@ -45,6 +45,7 @@ struct fs_params {
 	bool passthrough;                      /* where it can be had */
 	bool passthrough_needed;               /* fs_serve() ends with -EOPNOTSUPP without */
 	bool shared;                           /* others change the volume too: caches are not trusted */
+	bool lower_let_go;                     /* while it is locked nothing of the lower is kept open */
 	bool act_as_caller;                    /* new objects belong to the caller (root with allow_other) */
 	const struct idmap *uid_map, *gid_map; /* NULL: ids are those of the lower; borrowed */
 	bool one_owner;                        /* everything belongs to owner_uid and owner_gid */
@@ -86,8 +87,8 @@ struct fs_lock_report {
 };
 int fs_lock_begin(struct fs *fs, int refusal, uint64_t timeout_ms, struct error *err);
 int fs_lock_finish(struct fs *fs, uint64_t timeout_ms, struct fs_lock_report *ret, struct error *err);
-/* key: of format_hand_over(). *ret_late: cached writes that have come to nothing by the lock, in all. 12 as
- * in format_restart(). */
-int fs_unlock(struct fs *fs, const struct secret *key, uint64_t *ret_late, struct error *err);
+/* key: of format_hand_over(). root_fd: of the lower, if nothing of it was kept open; borrowed. *ret_late:
+ * cached writes that have come to nothing by the lock, in all. 12 as in format_restart(). */
+int fs_unlock(struct fs *fs, const struct secret *key, int root_fd, uint64_t *ret_late, struct error *err);
 
 #endif

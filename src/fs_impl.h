@@ -29,11 +29,14 @@ struct fs {
 	_Atomic int refusal;                 /* errno of requests that a shut gate does not let in */
 	_Atomic uint64_t flushes, unflushed; /* cached writes since it was shutting: came, came to nothing */
 	double attr_timeout, entry_timeout, negative_timeout; /* seconds, as libfuse has them */
-	bool writeback;                                       /* negotiated */
-	bool keep_cache;                                      /* page cache outlives opens */
-	unsigned passthrough_depth;                           /* 0: none */
-	_Atomic bool passthrough;                             /* negotiated */
-	bool long_setxattr;                                   /* negotiated: FUSE_SETXATTR has flags */
+	pthread_mutex_t root_lock;                            /* guards the two below, nothing else */
+	struct stat root_stat;
+	struct statvfs root_statvfs;
+	bool writeback;             /* negotiated */
+	bool keep_cache;            /* page cache outlives opens */
+	unsigned passthrough_depth; /* 0: none */
+	_Atomic bool passthrough;   /* negotiated */
+	bool long_setxattr;         /* negotiated: FUSE_SETXATTR has flags */
 	uid_t self_uid;
 	gid_t self_gid;
 };
@@ -181,6 +184,20 @@ struct fs_passage {
 bool fs_lock_admit(struct fs *fs, const struct fuse_buf *request, struct fs_passage *ret);
 void fs_lock_passed(struct fs *fs, const struct fs_passage *passage);
 
+/* Is the request that this thread answers one about the root of a locked lower? */
+bool fs_lock_by_copy(void);
+
+/* ---- fs_lower.c ---- */
+
+/* Before the gate is shut. */
+void fs_lower_remember(struct fs *fs);
+void fs_lower_root_stat(struct fs *fs, struct stat *ret);
+void fs_lower_root_statvfs(struct fs *fs, struct statvfs *ret);
+/* While the gate is shut and drained. Nothing for a lower without a key. */
+void fs_lower_let_go(struct fs *fs);
+/* root_fd stays the caller's. */
+int fs_lower_take(struct fs *fs, int root_fd);
+
 /* ---- fs_transport.c ---- */
 
 /* Attaches the session to the device. */
@@ -206,6 +223,8 @@ unsigned fs_passthrough_offered(struct fs *fs, bool by_kernel);
 void fs_passthrough_probe(struct fs *fs);
 /* The backing id of an open inode, 0: it is served by reads and writes. */
 int32_t fs_passthrough_backing(struct fs *fs, struct node *node, struct format_file *file);
+/* The inode is not open, and its file in the lower must not be either. */
+void fs_passthrough_let_go(struct fs *fs, struct node *node);
 /* For node_table_new(): the inode goes. */
 void fs_passthrough_forget(void *ctx, struct node *node);
 

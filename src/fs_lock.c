@@ -75,13 +75,24 @@ static bool is_free(const struct fuse_buf *request)
 	case FUSE_FLUSH:
 	case FUSE_INIT:
 	case FUSE_DESTROY:
-	case FUSE_STATFS:
 		return true;
-	case FUSE_GETATTR:
-		return in->nodeid == FUSE_ROOT_ID;
 	default:
 		return false;
 	}
+}
+
+static bool is_about_root(const struct fuse_buf *request)
+{
+	const struct fuse_in_header *in = request->mem;
+
+	return in->opcode == FUSE_STATFS || (in->opcode == FUSE_GETATTR && in->nodeid == FUSE_ROOT_ID);
+}
+
+static _Thread_local bool by_copy;
+
+bool fs_lock_by_copy(void)
+{
+	return by_copy;
 }
 
 static void refuse(struct fs *fs, const struct fuse_buf *request)
@@ -98,7 +109,10 @@ static void refuse(struct fs *fs, const struct fuse_buf *request)
 
 bool fs_lock_admit(struct fs *fs, const struct fuse_buf *request, struct fs_passage *ret)
 {
-	*ret = (struct fs_passage){.free = is_free(request)};
+	bool about_root = is_about_root(request);
+
+	*ret = (struct fs_passage){.free = is_free(request) || (about_root && !fs->p.lower_let_go)};
+	by_copy = false;
 	if (ret->free)
 		return true;
 	/* Twice: it may have been shut since we looked. Most requests find it open, and nobody looks closer.
@@ -110,6 +124,10 @@ bool fs_lock_admit(struct fs *fs, const struct fuse_buf *request, struct fs_pass
 			continue;
 		if (ret->kind == GATE_FLUSH && is_cached_write(request))
 			atomic_fetch_add(&fs->flushes, 1);
+		return true;
+	}
+	if (about_root) {
+		by_copy = ret->free = true;
 		return true;
 	}
 	if (is_cached_write(request))
@@ -209,6 +227,7 @@ int fs_lock_begin(struct fs *fs, int refusal, uint64_t timeout_ms, struct error 
 		return 0;
 	atomic_store(&fs->refusal, refusal);
 	atomic_store(&fs->unflushed, 0);
+	fs_lower_remember(fs);
 	gate_set(&fs->gate, GATE_SHUTTING);
 	if (gate_wait(&fs->gate, max_u64(timeout_ms, DRAIN_MS)) < 0)
 		return still_busy(fs, err);
@@ -235,20 +254,39 @@ int fs_lock_finish(struct fs *fs, uint64_t timeout_ms, struct fs_lock_report *re
 	forget_all_names(fs);
 	fs_file_restore_times(fs);
 	fs_ahead_drop_all(fs);
+	fs_lower_let_go(fs);
 	format_lock(fs->p.format);
 	fs_loop_wipe(fs->loop);
 	ret->unflushed = atomic_load(&fs->unflushed);
 	return 0;
 }
 
-int fs_unlock(struct fs *fs, const struct secret *key, uint64_t *ret_late, struct error *err)
+/* The format first: what it has on the lower is part of what is taken. */
+static int take_all(struct fs *fs, const struct secret *key, int root_fd, struct error *err)
+{
+	int r = format_restart(fs->p.format, key, err);
+
+	if (r < 0)
+		return r;
+	r = fs_lower_take(fs, root_fd);
+	if (r < 0) {
+		fs_lower_let_go(fs);
+		format_lock(fs->p.format);
+		return error_errno(err, r, EXIT_STATUS_FAILED, "files that are open cannot be opened again");
+	}
+	if (fs->p.lower_let_go)
+		format_take(fs->p.format);
+	return 0;
+}
+
+int fs_unlock(struct fs *fs, const struct secret *key, int root_fd, uint64_t *ret_late, struct error *err)
 {
 	int r;
 
 	*ret_late = 0;
 	if (gate_state(&fs->gate) != GATE_SHUT)
 		return 0;
-	r = format_restart(fs->p.format, key, err);
+	r = take_all(fs, key, root_fd, err);
 	if (r < 0)
 		return r;
 	*ret_late = atomic_load(&fs->unflushed);

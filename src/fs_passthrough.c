@@ -183,6 +183,21 @@ int32_t fs_passthrough_backing(struct fs *fs, struct node *node, struct format_f
 	return passes ? id : 0;
 }
 
+void fs_passthrough_let_go(struct fs *fs, struct node *node)
+{
+	int32_t id = 0;
+
+	if (!S_ISREG(node->type))
+		return;
+	node_lock(fs->nodes);
+	if (!node->private.opens && node->private.backing > 0) {
+		id = node->private.backing;
+		node->private.backing = 0;
+	}
+	node_unlock(fs->nodes);
+	backing_close(fs, id);
+}
+
 void fs_passthrough_forget(void *ctx, struct node *node)
 {
 	if (S_ISREG(node->type))

@@ -23,6 +23,7 @@
 #include "keeper_lock.h"
 #include "log.h"
 #include "mount.h"
+#include "mount_lower.h"
 #include "notify.h"
 #include "sandbox.h"
 #include "server.h"
@@ -143,6 +144,7 @@ static void server_failed(struct keeper *k, int status)
 			WEXITSTATUS(status));
 	k->exit_status = EXIT_STATUS_FAILED;
 	mount_cut(m);
+	mount_lower_lock(m);
 	m->state = MOUNT_FAILED;
 	keeper_lock_server(&k->lock, NULL);
 	/* The dead mount stays, so that nobody writes into the directory below it; but a service manager is
@@ -197,6 +199,8 @@ static void reap(struct keeper *k)
 			unmount_done(k, fusemount_unmount_result(status));
 		} else if (pid == k->lock.child) {
 			k->lock.child = 0; /* what it has said is in its channel */
+		} else if (pid == k->lock.lingerer) {
+			keeper_lock_lingered(&k->lock);
 		} else if (pid == k->m->server_pid) {
 			on_channel(k);
 			server_ended(k, status);

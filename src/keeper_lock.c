@@ -14,6 +14,7 @@
 
 #include "cleanup.h"
 #include "log.h"
+#include "mount_lower.h"
 #include "notify.h"
 #include "util.h"
 
@@ -22,6 +23,15 @@
 enum { SERVER_GRACE_MS = 30000, SCRYPT_GRACE_MS = 120000 };
 /* For writing back what is dirty when a key has ended. */
 enum { AUTOMATIC_TIMEOUT_MS = 30000 };
+
+/* What the child that locks the lower tells. */
+struct lower_report {
+	struct error error;
+	unsigned left; /* enum lower_left */
+};
+
+/* For files of the lower that others have open. */
+enum { LOWER_BUSY_MS = 1000 };
 
 /* What the child that reads the key tells. */
 struct key_report {
@@ -43,7 +53,7 @@ static void child_end(struct keeper_lock *l)
 
 static bool is_locking(const struct keeper_lock *l)
 {
-	return l->step >= KEEPER_LOCK_OPENING && l->step <= KEEPER_LOCK_FINISHING;
+	return l->step >= KEEPER_LOCK_OPENING && l->step <= KEEPER_LOCK_LOWER;
 }
 
 static bool is_reading(const struct keeper_lock *l)
@@ -91,12 +101,100 @@ static void end(struct keeper_lock *l, struct error *err)
 	l->automatic = false;
 }
 
+static int child_begin(struct keeper_lock *l, void (*run)(struct keeper_lock *l, int fd, const void *arg),
+		       const void *arg);
+
+/* The lower is locked by a child, as the kernel writes back what is dirty; nothing of it is open here then.
+ */
+static void run_lower(struct keeper_lock *l, int fd, const void *arg)
+{
+	struct lower_report report = {0};
+
+	lower_lock(l->m->lower, LOWER_BUSY_MS, &report.left, &report.error);
+	if (send(fd, &report, sizeof(report), MSG_NOSIGNAL) < 0)
+		_exit(EXIT_STATUS_FAILED);
+}
+
+static void end_lingerer(struct keeper_lock *l)
+{
+	if (l->lingerer > 0)
+		kill(l->lingerer, SIGKILL);
+	l->lingerer = 0;
+}
+
+static void lower_begin(struct keeper_lock *l, enum keeper_lock_step step, const struct error *outcome)
+{
+	struct error err = *outcome;
+	int r;
+
+	if (!lower_needs_key(l->m->lower)) {
+		end(l, &err);
+		return;
+	}
+	child_end(l);
+	end_lingerer(l);
+	l->step = step;
+	l->outcome = err;
+	l->patience = max_u64(l->end, monotonic_ms()) + SERVER_GRACE_MS;
+	lower_let_go(l->m->lower);
+	r = child_begin(l, run_lower, NULL);
+	if (r < 0) {
+		error_errno(&err, r, EXIT_STATUS_PARTLY, "\"%s\" is locked, but its key stays in the kernel",
+			    l->m->config->name);
+		end(l, &err);
+	}
+}
+
+/* The first thing that went wrong is what is told. */
+static void lower_ended(struct keeper_lock *l, const struct lower_report *report)
+{
+	const char *name = l->m->config->name, *words = lower_left_words(report->left);
+	struct error err = l->outcome, again = ERROR_NONE;
+
+	if (err.code == 0 && report->error.code < 0)
+		error_set(&err, report->error.code, EXIT_STATUS_PARTLY, "\"%s\" is locked, but %s", name,
+			  report->error.text);
+	else if (err.code == 0 && *words)
+		error_set(&err, -EBUSY, EXIT_STATUS_PARTLY,
+			  "\"%s\" is locked, but its key stays in the kernel: %s", name, words);
+	if (report->left & LOWER_LEFT_BUSY && !l->outcome.code)
+		error_hint(&err, "fuser -vm %s", l->m->config->source);
+	if (report->left & LOWER_LEFT_BUSY)
+		l->lingerer = mount_lower_linger(l->m, false);
+	/* As long as the key is there, our having it open would keep the directory in use. */
+	if (!report->left && lower_take(l->m->lower, &again) < 0)
+		log_error(&again);
+	end(l, &err);
+}
+
+static void on_lower(struct keeper_lock *l)
+{
+	struct lower_report report = {0};
+	ssize_t n = recv(l->child_fd, &report, sizeof(report), MSG_DONTWAIT);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n != (ssize_t)sizeof(report))
+		error_set(&report.error, -EIO, EXIT_STATUS_FAILED,
+			  "the process that takes its key from the kernel died");
+	lower_ended(l, &report);
+}
+
+/* What a child has given to the lower is taken away again. */
+static void end_unlock(struct keeper_lock *l, struct error *err)
+{
+	if (l->step == KEEPER_LOCK_READING_KEY || l->step == KEEPER_LOCK_UNLOCKING)
+		lower_begin(l, KEEPER_LOCK_LOWER_AGAIN, err);
+	else
+		end(l, err);
+}
+
 static void fail(struct keeper_lock *l, int code, const char *what)
 {
 	struct error err = ERROR_NONE;
 
 	error_errno(&err, code, EXIT_STATUS_FAILED, "%s", what);
-	end(l, &err);
+	end_unlock(l, &err);
 }
 
 static void locked(struct keeper_lock *l, const struct server_message *msg)
@@ -118,7 +216,7 @@ static void locked(struct keeper_lock *l, const struct server_message *msg)
 	else if (r < 0)
 		error_errno(&err, r, EXIT_STATUS_PARTLY,
 			    "\"%s\" is locked, but its keyring cannot be emptied", m->config->name);
-	end(l, &err);
+	lower_begin(l, KEEPER_LOCK_LOWER, &err);
 }
 
 static void unlocked(struct keeper_lock *l, const struct server_message *msg)
@@ -147,7 +245,8 @@ static void command(struct keeper_lock *l, enum server_command_type type, enum k
 
 	l->step = step;
 	l->patience = now + cmd.timeout_ms + SERVER_GRACE_MS;
-	r = server_send(l->m->server_channel, &cmd);
+	r = server_send(l->m->server_channel, &cmd,
+			type == SERVER_UNLOCK && lower_needs_key(l->m->lower) ? lower_root(l->m->lower) : -1);
 	if (r < 0)
 		fail(l, r, "the server cannot be told");
 }
@@ -176,7 +275,7 @@ void keeper_lock_server(struct keeper_lock *l, const struct server_message *msg)
 	if (err.code < 0) {
 		if (err.code == -EOPNOTSUPP)
 			error_hint(&err, "ckrfs mount %s -o passthrough=no", l->m->config->name);
-		end(l, &err);
+		end_unlock(l, &err);
 		return;
 	}
 	if (msg->done.command == SERVER_LOCK_BEGIN && l->step == KEEPER_LOCK_BEGINNING)
@@ -270,7 +369,7 @@ static void on_key(struct keeper_lock *l)
 		return;
 	}
 	if (report.error.code < 0) {
-		end(l, &report.error);
+		end_unlock(l, &report.error);
 		return;
 	}
 	/* What has no key has no source. */
@@ -295,6 +394,10 @@ void keeper_lock_event(struct keeper_lock *l)
 
 	if (is_reading(l)) {
 		on_key(l);
+		return;
+	}
+	if (l->step == KEEPER_LOCK_LOWER || l->step == KEEPER_LOCK_LOWER_AGAIN) {
+		on_lower(l);
 		return;
 	}
 	n = recv(l->child_fd, &ready, 1, MSG_DONTWAIT);
@@ -325,12 +428,16 @@ static int busy(const struct mount *m, const char *what, const char *other, stru
 /* What somebody asks for goes before what the key's life tries to read, and a lock before any refresh. */
 static void give_way(struct keeper_lock *l, bool lock)
 {
+	bool unlocking = l->step == KEEPER_LOCK_READING_KEY;
 	struct error err = ERROR_NONE;
 
 	if (!is_reading(l) || (!l->automatic && !(lock && l->step == KEEPER_LOCK_REFRESHING)))
 		return;
 	error_set(&err, -ECANCELED, EXIT_STATUS_BUSY, "it had to make way for another command");
 	end(l, &err);
+	/* The child may have given the lower its key already. */
+	if (unlocking)
+		mount_lower_lock(l->m);
 }
 
 static void lock_begin(struct keeper_lock *l, uint64_t timeout_ms, int refusal)
@@ -361,6 +468,20 @@ int keeper_lock(struct keeper_lock *l, uint64_t timeout_ms, struct error *err)
 	return 1;
 }
 
+/* If it could not be opened again after the lock: somebody else had it for that moment. */
+static int take_lower(struct keeper_lock *l, struct error *err)
+{
+	struct mount *m = l->m;
+	int r = lower_root(m->lower) >= 0 ? 0 : lower_take(m->lower, err);
+
+	if (r == 0)
+		return 0;
+	lower_let_go(m->lower);
+	if (err)
+		error_prefix(err, "cannot unlock \"%s\"", m->config->name);
+	return r;
+}
+
 static int read_begin(struct keeper_lock *l, enum keeper_lock_step step, const char *spec)
 {
 	const struct config *cfg = l->m->config;
@@ -369,6 +490,13 @@ static int read_begin(struct keeper_lock *l, enum keeper_lock_step step, const c
 	l->spec = spec ? strdup(spec) : NULL;
 	if (spec && !l->spec)
 		return -ENOMEM;
+	/* The root is for who opens the volume anew. */
+	end_lingerer(l);
+	r = step == KEEPER_LOCK_READING_KEY ? take_lower(l, NULL) : 0;
+	if (r < 0) {
+		free(steal_ptr(&l->spec));
+		return r;
+	}
 	l->end = 0;
 	l->patience = monotonic_ms() + SCRYPT_GRACE_MS +
 		      min_u64(cfg->key_timeout_ms, INT32_MAX) * max_u64(cfg->n_keys, 1);
@@ -393,8 +521,20 @@ static int read_asked(struct keeper_lock *l, enum keeper_lock_step step, const c
 	return 1;
 }
 
+void keeper_lock_lingered(struct keeper_lock *l)
+{
+	struct error err = ERROR_NONE;
+
+	l->lingerer = 0;
+	if (l->m->state == MOUNT_LOCKED && l->step == KEEPER_LOCK_IDLE && lower_root(l->m->lower) < 0 &&
+	    lower_take(l->m->lower, &err) < 0)
+		log_error(&err);
+}
+
 int keeper_unlock(struct keeper_lock *l, const char *spec, struct error *err)
 {
+	int r;
+
 	give_way(l, false);
 	if (l->step == KEEPER_LOCK_REFRESHING)
 		return busy(l->m, "unlock", "a refresh", err);
@@ -404,7 +544,8 @@ int keeper_unlock(struct keeper_lock *l, const char *spec, struct error *err)
 		return 0;
 	if (l->m->state != MOUNT_LOCKED)
 		return not_serving(l->m, "unlock", err);
-	return read_asked(l, KEEPER_LOCK_READING_KEY, spec, err);
+	r = take_lower(l, err);
+	return r < 0 ? r : read_asked(l, KEEPER_LOCK_READING_KEY, spec, err);
 }
 
 int keeper_refresh(struct keeper_lock *l, struct error *err)
@@ -452,6 +593,7 @@ int keeper_lock_begin_automatic(struct keeper_lock *l, enum message_command comm
 void keeper_lock_timeout(struct keeper_lock *l)
 {
 	struct error err = ERROR_NONE;
+	struct lower_report report = {0};
 
 	if (!l->patience || monotonic_ms() < l->patience)
 		return;
@@ -469,6 +611,12 @@ void keeper_lock_timeout(struct keeper_lock *l)
 	case KEEPER_LOCK_REFRESHING:
 		fail(l, -ETIMEDOUT, "reading the key");
 		break;
+	case KEEPER_LOCK_LOWER:
+	case KEEPER_LOCK_LOWER_AGAIN:
+		error_set(&report.error, -ETIMEDOUT, EXIT_STATUS_FAILED,
+			  "the kernel does not come to an end with its key (is the disk slow?)");
+		lower_ended(l, &report);
+		break;
 	default:
 		/* The server hangs in the lower. Nobody waits any more, but its answer counts when it comes.
 		 */
@@ -482,6 +630,7 @@ void keeper_lock_timeout(struct keeper_lock *l)
 void keeper_lock_stop(struct keeper_lock *l)
 {
 	child_end(l);
+	end_lingerer(l);
 	free(steal_ptr(&l->spec));
 	l->step = KEEPER_LOCK_IDLE;
 }

@@ -4,8 +4,9 @@
  * while the keeper's loop goes on. What may block (the mounted file system, key sources) is done by children.
  *
  *   lock:    open the root (child) -> gate shuts (server) -> syncfs(2) (child) -> pages dropped, key
- *            forgotten (server)
- *   unlock:  key read and checked (child) -> handed over, gate opens (server)
+ *            forgotten (server) -> the lower's key taken away (child)
+ *   unlock:  key read and checked (child) -> handed over, gate opens (server); if that fails, what the lower
+ *            got of it is taken away again (child)
  *   refresh: key read and checked (child)
  *
  * They are asked for by somebody, or by the key's life (keeper_life.h): what that one has begun to read gives
@@ -24,8 +25,10 @@ enum keeper_lock_step {
 	KEEPER_LOCK_BEGINNING,
 	KEEPER_LOCK_SYNCING,
 	KEEPER_LOCK_FINISHING,
+	KEEPER_LOCK_LOWER,
 	KEEPER_LOCK_READING_KEY,
 	KEEPER_LOCK_UNLOCKING,
+	KEEPER_LOCK_LOWER_AGAIN,
 	KEEPER_LOCK_REFRESHING,
 };
 
@@ -35,13 +38,15 @@ struct keeper_lock {
 	void (*done)(void *ctx, enum message_command command, const struct error *err);
 	void *ctx;
 	enum keeper_lock_step step;
-	bool automatic;    /* the key's life has begun it */
-	int refusal;       /* locking: errno that is answered from then on */
-	char *spec;        /* reading a key: the source that was named, owned; NULL: those configured */
-	pid_t child;       /* 0: none; who reaps it sets 0 */
-	int child_fd;      /* to be polled for input; -1: none */
-	uint64_t end;      /* locking: when the client's time is over */
-	uint64_t patience; /* when to go on without whom we wait for, 0: never */
+	bool automatic;       /* the key's life has begun it */
+	int refusal;          /* locking: errno that is answered from then on */
+	char *spec;           /* reading a key: the source that was named, owned; NULL: those configured */
+	pid_t child;          /* 0: none; who reaps it sets 0 */
+	int child_fd;         /* to be polled for input; -1: none */
+	uint64_t end;         /* locking: when the client's time is over */
+	uint64_t patience;    /* when to go on without whom we wait for, 0: never */
+	struct error outcome; /* what is told when the lower is locked */
+	pid_t lingerer;       /* goes on while files of the lower are in use, 0: none; who reaps it sets 0 */
 };
 
 #define KEEPER_LOCK_NONE ((struct keeper_lock){.child_fd = -1})
@@ -64,6 +69,9 @@ bool keeper_lock_is_busy(const struct keeper_lock *l);
 void keeper_lock_event(struct keeper_lock *l);
 void keeper_lock_server(struct keeper_lock *l, const struct server_message *msg);
 void keeper_lock_timeout(struct keeper_lock *l);
+
+/* The lingerer has ended. */
+void keeper_lock_lingered(struct keeper_lock *l);
 
 /* The keeper ends. */
 void keeper_lock_stop(struct keeper_lock *l);

@@ -206,3 +206,13 @@ int keyring_read(const struct keyring *ring, const char *type, const char *desc,
 			ring->manager && ring_search(ring->manager, type, desc) == key ? "manager" : "mount";
 	return r;
 }
+
+int keyring_find_serial(const struct keyring *ring, const char *type, const char *desc, int32_t *ret_serial)
+{
+	int32_t key = ring->mount ? keyring_find(ring, type, desc) : -ENOKEY;
+
+	if (key < 0)
+		return key;
+	*ret_serial = key;
+	return 0;
+}

@@ -43,6 +43,8 @@ void keyring_close(struct keyring *ring);
 int keyring_read(const struct keyring *ring, const char *type, const char *desc, size_t max,
 		 struct secret **ret, const char **ret_where);
 
+/* The serial of such a key, without reading it: for system calls that take serials. Errors as above. */
+int keyring_find_serial(const struct keyring *ring, const char *type, const char *desc, int32_t *ret_serial);
 /*
  * What there is to see of a key without taking it: finds it as keyring_read() does, with its errors;
  * -EKEYREJECTED if its contents are too long to be compared. room (starts as NULL, the caller's to free) is

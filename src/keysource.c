@@ -209,8 +209,18 @@ int keysource_read(const struct keysource *src, const struct keysource_env *env,
 {
 	autosecret struct secret *text = NULL;
 	struct secret *bytes = NULL;
-	int r = src->ops->read(src, env, &text, err);
+	int32_t serial;
+	int r = env->kernel_keys && src->ops->find_kernel_key
+			? src->ops->find_kernel_key(src, env, &serial, err)
+			: 0;
 
+	if (r == 1) {
+		*ret_key = (struct key){.serial = serial};
+		printable_text(src->spec, ret_key->source, sizeof(ret_key->source));
+		return 0;
+	}
+	if (r == 0)
+		r = src->ops->read(src, env, &text, err);
 	if (r < 0)
 		return r;
 	r = keysource_decode(src, &text, &bytes, err);

@@ -20,6 +20,7 @@ enum key_format { KEY_FORMAT_PASS, KEY_FORMAT_RAW, KEY_FORMAT_HEX, KEY_FORMAT_BA
 struct key {
 	struct secret *bytes;
 	bool passphrase;
+	int32_t serial;   /* of a key that only the kernel reads; bytes is NULL then */
 	size_t index;     /* which of several sources served */
 	char source[256]; /* the specification that served, printable, for `status`; holds no secret */
 };
@@ -30,6 +31,7 @@ struct keysource;
 struct keysource_env {
 	const struct keyring *ring;
 	bool check_files;   /* key-file-check: refuse key files that others can read */
+	bool kernel_keys;   /* keyring:fscrypt-provisioning:DESC gives the serial (fskey.h) */
 	int timeout_ms;     /* key-timeout, for each source */
 	const char *volume; /* volume's name, sent to unix: sockets' audit line; may be NULL */
 	uid_t uid;          /* who mounts: owner that a key file may have besides root */
@@ -40,8 +42,8 @@ int keysource_parse(const char *spec, struct keysource **ret, struct error *err)
 void keysource_free(struct keysource *src);
 const char *keysource_spec(const struct keysource *src);
 
-/* Asks one source. ret_key->bytes belongs to the caller. The error's status is EXIT_STATUS_NO_KEY, its words
- * are the ones in ckrfs.conf(5), "What a source says when it fails". */
+/* Asks one source. ret_key->bytes (NULL with a serial) belongs to the caller. The error's status is
+ * EXIT_STATUS_NO_KEY, its words are the ones in ckrfs.conf(5), "What a source says when it fails". */
 int keysource_read(const struct keysource *src, const struct keysource_env *env, struct key *ret_key,
 		   struct error *err);
 

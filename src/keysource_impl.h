@@ -77,6 +77,10 @@ struct keysource_ops {
 	/* What the source has, not decoded, at most SECRET_MAX bytes, within env->timeout_ms. Fills err. */
 	int (*read)(const struct keysource *src, const struct keysource_env *env, struct secret **ret,
 		    struct error *err);
+	/* NULL: none of this scheme. 1 with *ret: it names a key that only the kernel reads; 0: it does not.
+	 */
+	int (*find_kernel_key)(const struct keysource *src, const struct keysource_env *env, int32_t *ret,
+			       struct error *err);
 	/* keysource_look(). NULL: it cannot be looked at. */
 	int (*look)(const struct keysource *src, const struct keysource_env *env, struct secret **room,
 		    struct keyring_sight *ret, struct error *err);

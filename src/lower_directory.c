@@ -13,30 +13,30 @@
 
 enum { LOCK_TRIES = 50, LOCK_WAIT_NS = 10000000 };
 
-/* The source is the manager's word: symbolic links on the way are followed, magic links (/proc/PID/root ...)
- * are not. */
-static int open_source(const char *path, struct error *err)
+static int open_failed(const char *path, int code, struct error *err)
 {
-	struct open_how how = {
-		.flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC,
-		.resolve = RESOLVE_NO_MAGICLINKS,
-	};
-	int fd = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
-	int code = -errno;
-
-	if (fd >= 0)
-		return fd;
 	switch (code) {
 	case -ENOENT:
-		error_set(err, code, EXIT_STATUS_NO_VOLUME, "source %s does not exist", path);
-		break;
+		return error_set(err, code, EXIT_STATUS_NO_VOLUME, "source %s does not exist", path);
 	case -ENOTDIR:
-		error_set(err, code, EXIT_STATUS_FAILED, "source %s is not a directory", path);
-		break;
+		return error_set(err, code, EXIT_STATUS_FAILED, "source %s is not a directory", path);
 	default:
-		error_errno(err, code, EXIT_STATUS_FAILED, "cannot open source %s", path);
+		return error_errno(err, code, EXIT_STATUS_FAILED, "cannot open source %s", path);
 	}
-	return code;
+}
+
+/* The source is the manager's word: symbolic links on the way are followed, magic links (/proc/PID/root ...)
+ * are not; on a block device nothing leads out of it. */
+int lower_directory_find(const struct lower *l, struct error *err)
+{
+	const char *path = l->mount_fd < 0 ? l->params.source : l->params.subtree ? l->params.subtree : ".";
+	struct open_how how = {
+		.flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC,
+		.resolve = RESOLVE_NO_MAGICLINKS | (l->mount_fd < 0 ? 0 : RESOLVE_IN_ROOT),
+	};
+	int fd = (int)syscall(SYS_openat2, l->mount_fd < 0 ? AT_FDCWD : l->mount_fd, path, &how, sizeof(how));
+
+	return fd < 0 ? open_failed(path, -errno, err) : fd;
 }
 
 /* Bytes of the directory that carry marks, beside the flock: docs/locking.md. */
@@ -133,7 +133,7 @@ static int lock_source(int fd, const struct lower_params *params, struct error *
 	return -EBUSY;
 }
 
-static int directory_lock_alone(struct lower *l)
+int lower_directory_lock_alone(struct lower *l)
 {
 	return flock(l->lock_fd, LOCK_EX | LOCK_NB) == 0 ? 0 : errno == EWOULDBLOCK ? -EBUSY : -errno;
 }
@@ -145,27 +145,40 @@ static int clone_root(int fd)
 	return open_tree(fd, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 }
 
-static int directory_open(struct lower *l, const struct lower_params *params, struct error *err)
+int lower_directory_adopt(struct lower *l, int fd, struct error *err)
 {
 	int r;
 
-	l->lock_fd = open_source(params->source, err);
-	if (l->lock_fd < 0)
-		return l->lock_fd;
-	r = lock_source(l->lock_fd, params, err);
+	l->lock_fd = fd;
+	r = lock_source(l->lock_fd, &l->params, err);
 	if (r < 0)
 		return r;
 	l->root_fd = clone_root(l->lock_fd);
 	l->private_mount = l->root_fd >= 0;
+	/* Opened anew: the server keeps it, and the lock is the keeper's. */
 	if (l->root_fd < 0)
-		l->root_fd = fcntl(l->lock_fd, F_DUPFD_CLOEXEC, 0);
+		l->root_fd = openat(l->lock_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (l->root_fd < 0)
-		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot open source %s", params->source);
+		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot open source %s",
+				   l->params.source);
 	return 0;
+}
+
+int lower_directory_open(struct lower *l, struct error *err)
+{
+	int fd;
+
+	if (l->params.hide) {
+		l->mount_fd = lower_device_mount(l->params.source, l->params.read_only, err);
+		if (l->mount_fd < 0)
+			return l->mount_fd;
+	}
+	fd = lower_directory_find(l, err);
+	return fd < 0 ? fd : lower_directory_adopt(l, fd, err);
 }
 
 const struct lower_ops lower_directory_ops = {
 	.name = "directory",
-	.open = directory_open,
-	.lock_alone = directory_lock_alone,
+	.open = lower_directory_open,
+	.lock_alone = lower_directory_lock_alone,
 };

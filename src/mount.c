@@ -15,6 +15,7 @@
 #include "cleanup.h"
 #include "crypto.h"
 #include "log.h"
+#include "mount_lower.h"
 #include "mountinfo.h"
 #include "sandbox.h"
 #include "server.h"
@@ -36,6 +37,7 @@ int mount_new(struct config *cfg, uid_t owner, struct mount **ret, struct error 
 	m->claim = CLAIM_NONE;
 	m->fuse = FUSEMOUNT_NONE;
 	m->server_channel = -1;
+	m->keys_fd = -1;
 	*ret = m;
 	return 0;
 }
@@ -139,27 +141,17 @@ static void name_user_of_source(struct mount *m, const char *command, struct err
 	runtime_names_free(names);
 }
 
-static int open_volume(struct mount *m, bool shared, struct error *err)
+static int open_format(struct mount *m, bool may_repair, struct error *err)
 {
-	const struct config *cfg = m->config;
-	struct lower_params lower = {
-		.kind = cfg->lower,
-		.source = cfg->source,
-		.read_only = cfg->read_only,
-		.shared = shared,
-	};
 	struct format_params format = {
-		.kind = cfg->format,
-		.scrypt_memory = cfg->scrypt_memory,
-		.may_repair = !cfg->read_only && !shared,
+		.kind = m->config->format,
+		.scrypt_memory = m->config->scrypt_memory,
+		.root_fd = lower_root(m->lower),
+		.may_repair = may_repair,
 	};
-	int r = lower_open(&lower, &m->lower, err);
+	int r = format_open(&format, &m->format, err);
 
-	if (r < 0)
-		return r;
-	format.root_fd = lower_root(m->lower);
-	r = format_open(&format, &m->format, err);
-	return r < 0 ? error_prefix(err, "source %s", cfg->source) : 0;
+	return r < 0 ? error_prefix(err, "source %s", m->config->source) : 0;
 }
 
 struct keysource_env mount_key_env(const struct mount *m)
@@ -182,6 +174,17 @@ static int read_key(struct mount *m, struct error *err)
 	if (r < 0 && cfg->n_keys == 0 && cfg->target)
 		error_hint(err, "ckrfs mount %s %s --key file:/path/to/key", cfg->name, cfg->target);
 	return r;
+}
+
+/* What the format has on the lower can be read only with the lower's key. */
+static int open_volume(struct mount *m, bool shared, void (*stage)(void *ctx, const char *what), void *ctx,
+		       struct error *err)
+{
+	int r = mount_lower_open(m, shared, err);
+
+	if (r == 0)
+		r = mount_lower_unlock(m, stage, ctx, err);
+	return r < 0 ? r : open_format(m, !m->config->read_only && !shared, err);
 }
 
 static int unlock(struct mount *m, void (*stage)(void *ctx, const char *what), void *ctx, struct error *err)
@@ -213,13 +216,23 @@ static int replace_sources(struct mount *m, const char *spec, struct error *err)
 		keysource_free(steal_ptr(&m->keysources[i]));
 	m->keysources[0] = source; /* there is room for the NULL behind the last */
 	m->config->n_keys = 1;
+	/* Of a format without a key it is the lower's. */
+	if (m->config->format == CONFIG_FORMAT_PLAIN)
+		free(steal_ptr(&m->config->lower_key));
 	return 0;
+}
+
+/* That of the lower, where the format has none. */
+static const char *key_identifier(const struct mount *m)
+{
+	return format_needs_key(m->format) ? format_key_identifier(m->format)
+					   : lower_key_identifier(m->lower);
 }
 
 /* Files of one volume under two keys would be the end of both. */
 static int check_same_key(const struct mount *m, struct error *err)
 {
-	if (!m->key_identifier[0] || strcmp(m->key_identifier, format_key_identifier(m->format)) == 0)
+	if (!m->key_identifier[0] || strcmp(m->key_identifier, key_identifier(m)) == 0)
 		return 0;
 	return error_set(err, -EKEYREJECTED, EXIT_STATUS_WRONG_KEY,
 			 "wrong key: %s opens the volume with another key than the one it was mounted with",
@@ -231,7 +244,7 @@ static void no_stage(void *ctx, const char *what) {}
 /* Before its key is asked for. */
 static int begin_within_limits(struct mount *m, struct error *err)
 {
-	bool key = format_needs_key(m->format);
+	bool key = format_needs_key(m->format) || lower_needs_key(m->lower);
 	int r = runtime_mark_key(&m->claim, key);
 
 	if (r < 0)
@@ -242,15 +255,12 @@ static int begin_within_limits(struct mount *m, struct error *err)
 
 int mount_read_key_again(struct mount *m, const char *spec, struct error *err)
 {
-	struct format_params format = {
-		.kind = m->config->format,
-		.scrypt_memory = m->config->scrypt_memory,
-		.root_fd = lower_root(m->lower),
-	};
 	int r = spec ? replace_sources(m, spec, err) : 0;
 
 	if (r == 0)
-		r = format_open(&format, &m->format, err);
+		r = mount_lower_unlock(m, no_stage, NULL, err);
+	if (r == 0)
+		r = open_format(m, false, err);
 	if (r == 0 && m->state == MOUNT_LOCKED)
 		r = begin_within_limits(m, err);
 	if (r == 0)
@@ -303,6 +313,7 @@ static int mount_target(struct mount *m, struct error *err)
 		return r;
 	snprintf(record.target, sizeof(record.target), "%s", m->config->target);
 	snprintf(record.source, sizeof(record.source), "%s", m->config->source);
+	record.fscrypt = m->config->lower == CONFIG_LOWER_FSCRYPT;
 	r = runtime_record(&m->claim, &record);
 	if (r < 0)
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot write to %s/%s", m->runtime.path,
@@ -338,7 +349,7 @@ static int start_server(struct mount *m, struct error *err)
 	if (r < 0)
 		return r;
 	fusemount_read_ahead(&m->fuse, READ_AHEAD_KIB);
-	snprintf(m->key_identifier, sizeof(m->key_identifier), "%s", format_key_identifier(m->format));
+	snprintf(m->key_identifier, sizeof(m->key_identifier), "%s", key_identifier(m));
 	snprintf(m->secret_memory, sizeof(m->secret_memory), "%s", secret_protection());
 	/* The server has what it needs: here nobody needs the key any more. */
 	format_free(steal_ptr(&m->format));
@@ -347,26 +358,41 @@ static int start_server(struct mount *m, struct error *err)
 	return 0;
 }
 
-int mount_get_key(struct mount *m, struct error *err)
+static int prepare_keys(struct mount *m, struct error *err)
 {
 	int r = crypto_init();
 
 	if (r < 0)
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot set up the cryptography");
 	r = open_keyring(m, err);
-	if (r == 0)
-		r = parse_sources(m, err);
+	return r < 0 ? r : parse_sources(m, err);
+}
+
+int mount_get_key(struct mount *m, struct error *err)
+{
+	int r = prepare_keys(m, err);
+
 	return r < 0 ? r : read_key(m, err);
+}
+
+int mount_get_lower_key(struct mount *m, struct error *err)
+{
+	int r = prepare_keys(m, err);
+
+	if (r == 0)
+		r = mount_lower_open_keys(m, err);
+	return r < 0 ? r : mount_lower_read_key(m, &m->key, err);
 }
 
 /* The lock is shared where nothing is changed, so that others may read too. Whoever shares it already may be
  * changing the volume. */
-static int open_unmounted(struct mount *m, bool change, bool *ret_live, struct error *err)
+static int open_unmounted(struct mount *m, bool change, void (*stage)(void *ctx, const char *what), void *ctx,
+			  bool *ret_live, struct error *err)
 {
 	int r;
 
 	*ret_live = m->config->shared;
-	r = open_volume(m, false, err);
+	r = open_volume(m, false, stage, ctx, err);
 	if (r == 0 && change)
 		return 0;
 	if (r == 0) {
@@ -377,23 +403,19 @@ static int open_unmounted(struct mount *m, bool change, bool *ret_live, struct e
 	} else {
 		return r;
 	}
-	return open_volume(m, true, err);
+	return open_volume(m, true, stage, ctx, err);
 }
 
 int mount_open_volume(struct mount *m, bool change, void (*stage)(void *ctx, const char *what), void *ctx,
 		      bool *ret_live, struct error *err)
 {
 	bool live = true;
-	int r = crypto_init();
+	int r = prepare_keys(m, err);
 
-	if (r < 0)
-		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot set up the cryptography");
-	r = open_keyring(m, err);
 	if (r == 0)
-		r = parse_sources(m, err);
-	if (r == 0)
-		r = open_unmounted(m, change, &live, err);
-	if (r == -EBUSY && !m->lower && runtime_open(false, &m->runtime, NULL) == 0)
+		r = open_unmounted(m, change, stage, ctx, &live, err);
+	if (r == -EBUSY && !m->lower &&
+	    (m->runtime.mounts_fd >= 0 || runtime_open(false, &m->runtime, NULL) == 0))
 		name_user_of_source(m, change ? "umount" : "check --online", err);
 	if (r == 0)
 		r = unlock(m, stage, ctx, err);
@@ -448,7 +470,7 @@ static int start_steps(struct mount *m, void (*stage)(void *ctx, const char *wha
 	if (r == 0)
 		r = parse_sources(m, err);
 	if (r == 0)
-		r = open_volume(m, m->config->shared, err);
+		r = open_volume(m, m->config->shared, stage, ctx, err);
 	if (r == -EBUSY && !m->lower)
 		name_user_of_source(m, "umount", err);
 	if (r == 0)
@@ -501,6 +523,7 @@ void mount_cut(struct mount *m)
 	m->server_channel = -1;
 }
 
+/* Nobody waits for what is said here: it is in the log, and `ckrfs umount` looks again. */
 void mount_stop(struct mount *m)
 {
 	bool mounted = m->fuse.mountinfo_fd >= 0;
@@ -515,7 +538,7 @@ void mount_stop(struct mount *m)
 	secret_free(steal_ptr(&m->key_room));
 	format_free(steal_ptr(&m->format));
 	key_wipe(&m->key);
-	lower_close(steal_ptr(&m->lower));
+	mount_lower_close(m);
 	if (m->ring.mount)
 		keyring_close(&m->ring);
 	runtime_release(&m->runtime, m->config->name, &m->claim);

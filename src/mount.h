@@ -39,6 +39,7 @@ struct mount {
 	struct keysource **keysources; /* owned, config->n_keys of them */
 	char *key_spec;                /* owned: of the source that served; NULL: none */
 	struct key key;                /* bytes NULL once the format has them; key.source stays for status */
+	int keys_fd;                   /* directory in the runtime directory, see lower.h; -1: not open */
 	struct lower *lower;
 	struct format *format;   /* NULL in the keeper once the server has started */
 	struct secret *key_room; /* shared with the server: a key on its way to it, else zeros */
@@ -68,8 +69,13 @@ int mount_start(struct mount *m, void (*stage)(void *ctx, const char *what), voi
 
 /* Only the key, into m->key: for making a volume. The same process state as for mount_start() is needed. */
 int mount_get_key(struct mount *m, struct error *err);
+/* The same with the lower's key: for making a directory that its file system encrypts. */
+int mount_get_lower_key(struct mount *m, struct error *err);
 /* After that: one key more, from a source that is not the volume's. The bytes are the caller's. */
 int mount_get_other_key(struct mount *m, const char *spec, struct key *ret_key, struct error *err);
+
+/* What its key sources may use. */
+struct keysource_env mount_key_env(const struct mount *m);
 
 /*
  * Opens m->lower and m->format with its key, ready for use in this process, without mounting: for checking a

@@ -493,6 +493,57 @@ static int open_by_handle(struct node_table *t, const struct node *n, int flags)
 	return store_open_handle(t->mount_fd, &h, flags);
 }
 
+/* The next fd that is not needed; -1: none. Lock held. */
+static int steal_cached(struct node_table *t, unsigned *at)
+{
+	while (*at < t->n_cached) {
+		uint64_t *place = &t->cached[(*at)++];
+		struct node *n = *place ? slots_get(&t->slots, *place) : NULL;
+
+		*place = 0;
+		if (!n || !n->fd_cached)
+			continue;
+		n->fd_cached = false;
+		return steal_fd(&n->fd);
+	}
+	return -1;
+}
+
+void node_let_go(struct node_table *t)
+{
+	unsigned at = 0;
+	int fd;
+
+	do {
+		node_lock(t);
+		fd = steal_cached(t, &at);
+		node_unlock(t);
+		cleanup_close(&fd);
+	} while (fd >= 0);
+	node_lock(t);
+	fd = steal_fd(&t->root->fd);
+	node_unlock(t);
+	cleanup_close(&fd);
+	cleanup_close(&t->mount_fd);
+	t->mount_fd = -1;
+}
+
+int node_take(struct node_table *t, int root_fd)
+{
+	int fd;
+
+	t->mount_fd = store_open_dir(root_fd, ".");
+	if (t->mount_fd < 0)
+		return t->mount_fd;
+	fd = fcntl(t->mount_fd, F_DUPFD_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	node_lock(t);
+	t->root->fd = fd;
+	node_unlock(t);
+	return 0;
+}
+
 /* Makes room in the cache of directory fds: the fd to close, -1, or NOT_CACHED when all that were looked at
  * are in use. Lock held. */
 static int cache_evict(struct node_table *t, uint64_t id)

@@ -106,6 +106,14 @@ size_t node_ids(struct node_table *t, uint32_t *at, uint64_t *ret_ids, size_t ma
 /* Is a file open by kernel passthrough? */
 bool node_any_passes(struct node_table *t);
 
+/*
+ * For a lower that must not be in use while it is locked: closes all fds that can be opened again, by handle
+ * or by place. Requests that use an fd must not be under way; forgetting goes on.
+ * node_take(): the root again, by an fd that stays the caller's.
+ */
+void node_let_go(struct node_table *t);
+int node_take(struct node_table *t, int root_fd);
+
 /* The table's lock, for what a format keeps in private: short, no system call. */
 void node_lock(struct node_table *t);
 void node_unlock(struct node_table *t);

@@ -117,6 +117,11 @@ void runtime_close(struct runtime *rt)
 	rt->mounts_fd = -1;
 }
 
+int runtime_open_keys(const struct runtime *rt, bool create)
+{
+	return open_dir(rt->mounts_fd, "../keys", create, 0700);
+}
+
 /* ---- one mount's directory ---- */
 
 static void empty_dir(int dir_fd)
@@ -163,6 +168,8 @@ static int parse_record(char *text, struct record *ret)
 			record.keeper = (pid_t)pid;
 		else if (strcmp(line, "target") == 0)
 			snprintf(record.target, sizeof(record.target), "%s", value);
+		else if (strcmp(line, "lower") == 0)
+			record.fscrypt = strcmp(value, "fscrypt") == 0;
 		else if (strcmp(line, "source") == 0)
 			snprintf(record.source, sizeof(record.source), "%s", value);
 	}
@@ -197,8 +204,8 @@ int runtime_record(const struct claim *claim, const struct record *record)
 	/* A path with a newline cannot be told apart; such a mount is cleaned up by umount(8) alone. */
 	if (strchr(record->target, '\n') || strchr(record->source, '\n'))
 		return -EINVAL;
-	n = snprintf(text, sizeof(text), "keeper=%d\nsource=%s\ntarget=%s\n", (int)record->keeper,
-		     record->source, record->target);
+	n = snprintf(text, sizeof(text), "keeper=%d\nsource=%s\ntarget=%s\n%s", (int)record->keeper,
+		     record->source, record->target, record->fscrypt ? "lower=fscrypt\n" : "");
 	r = write_full(fd, text, (size_t)n);
 	if (r == 0 && renameat(claim->dir_fd, "mount.tmp", claim->dir_fd, "mount") < 0)
 		r = -errno;

@@ -6,6 +6,7 @@
  *   mounts/NAME/mount    target, source and keeper's pid, for cleaning up after a keeper that was killed
  *   mounts/NAME/control  the control socket
  *   mounts/NAME/key      while the mount has a key
+ *   keys/FS-KEY          who uses a key that the kernel keeps for a file system (lower = fscrypt)
  * All by fd. A directory that others could write to is refused. Life functions: one thread.
  */
 #ifndef CKRFS_RUNTIME_H
@@ -30,6 +31,9 @@ void runtime_close(struct runtime *rt);
 
 #define RUNTIME_NONE ((struct runtime){.mounts_fd = -1})
 
+/* The directory where mounts tell each other which keys of file systems they use: an fd, negative errno. */
+int runtime_open_keys(const struct runtime *rt, bool create);
+
 /* One mount's directory, claimed by its keeper. */
 struct claim {
 	int dir_fd, lock_fd; /* -1: not claimed */
@@ -44,6 +48,7 @@ int runtime_claim(struct runtime *rt, const char *name, struct claim *ret, struc
 /* What is to be known of the mount when its keeper is dead. */
 struct record {
 	pid_t keeper;
+	bool fscrypt; /* the lower has a key in the kernel */
 	char target[4096], source[4096];
 };
 int runtime_record(const struct claim *claim, const struct record *record);

@@ -140,7 +140,7 @@ static int landlock_enter(const struct sandbox_params *p, unsigned *protections)
 	int abi = (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 	int r;
 
-	if (abi < 1 || (geteuid() == 0 && !(p->root_private && landlock_knows_handles())))
+	if (abi < 1 || p->root_let_go || (geteuid() == 0 && !(p->root_private && landlock_knows_handles())))
 		return 0;
 	r = landlock_restrict(abi, p->root_fd);
 	if (r == 0)

@@ -39,6 +39,7 @@ struct sandbox_params {
 	pid_t keeper;      /* its parent, which it must not outlive */
 	int root_fd;       /* directory below which it may work */
 	bool root_private; /* ... is the root of a mount of its own */
+	bool root_let_go; /* ... must not stay in use when it is locked: Landlock keeps what its rules name */
 	bool system_admin; /* keep CAP_SYS_ADMIN: trusted.* attributes of a volume without a key */
 };
 

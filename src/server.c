@@ -68,13 +68,6 @@ int server_receive(int channel, bool wait, struct server_message *ret)
 	return (int)n;
 }
 
-int server_send(int channel, const struct server_command *command)
-{
-	if (channel < 0)
-		return -EPIPE;
-	return send(channel, command, sizeof(*command), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
-}
-
 static void send_message(int channel, const struct server_message *msg, int flags)
 {
 	/* Without a keeper there is nobody to tell; the kernel ends this process then. */
@@ -92,24 +85,34 @@ static void send_line(void *ctx, enum log_level level, const char *line)
 	send_message(s->channel, &msg, MSG_DONTWAIT);
 }
 
-int server_ask_check(int channel, int fd)
+int server_send(int channel, const struct server_command *command, int fd)
 {
-	struct server_command command = {.type = SERVER_CHECK};
+	struct server_command copy = *command;
 	union {
 		struct cmsghdr head;
 		char room[CMSG_SPACE(sizeof(int))];
 	} control = {.room = {0}};
-	struct iovec iov = {&command, sizeof(command)};
-	struct msghdr msg = {.msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control.room,
-			     .msg_controllen = sizeof(control.room)};
+	struct iovec iov = {&copy, sizeof(copy)};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 
-	control.head.cmsg_level = SOL_SOCKET;
-	control.head.cmsg_type = SCM_RIGHTS;
-	control.head.cmsg_len = CMSG_LEN(sizeof(fd));
-	memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
+	if (channel < 0)
+		return -EPIPE;
+	if (fd >= 0) {
+		msg.msg_control = control.room;
+		msg.msg_controllen = sizeof(control.room);
+		control.head.cmsg_level = SOL_SOCKET;
+		control.head.cmsg_type = SCM_RIGHTS;
+		control.head.cmsg_len = CMSG_LEN(sizeof(fd));
+		memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
+	}
 	return sendmsg(channel, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
+int server_ask_check(int channel, int fd)
+{
+	struct server_command command = {.type = SERVER_CHECK};
+
+	return server_send(channel, &command, fd);
 }
 
 static void send_checked(void *ctx)
@@ -247,6 +250,7 @@ static int shut_in(struct server *s, struct error *err)
 		.keeper = m->keeper_pid,
 		.root_fd = lower_root(m->lower),
 		.root_private = lower_private(m->lower),
+		.root_let_go = lower_needs_key(m->lower),
 		.system_admin = m->config->format == CONFIG_FORMAT_PLAIN,
 	};
 	int r = store_init_proc();
@@ -275,16 +279,16 @@ static unsigned thread_count(const struct config *cfg)
 
 /* ---- the keeper's commands ---- */
 
-static int unlock(struct server *s, uint64_t *ret_late, struct error *err)
+static int unlock(struct server *s, int root_fd, uint64_t *ret_late, struct error *err)
 {
 	struct secret *room = s->mount->key_room;
-	int r = fs_unlock(s->fs, room, ret_late, err);
+	int r = fs_unlock(s->fs, room, root_fd, ret_late, err);
 
 	explicit_bzero(secret_data(room), secret_size(room));
 	return r;
 }
 
-static void command_do(struct server *s, const struct server_command *command)
+static void command_do(struct server *s, const struct server_command *command, int fd)
 {
 	struct server_message msg = {.type = SERVER_DONE};
 	struct fs_lock_report report = {0};
@@ -301,7 +305,7 @@ static void command_do(struct server *s, const struct server_command *command)
 		msg.done.timed_out = report.timed_out;
 		break;
 	case SERVER_UNLOCK:
-		unlock(s, &msg.done.unflushed, &msg.done.error);
+		unlock(s, fd, &msg.done.unflushed, &msg.done.error);
 		break;
 	case SERVER_CHECK:
 		return;
@@ -344,7 +348,7 @@ static void *commander_run(void *arg)
 
 	while ((n = command_receive(s->channel, &command, &fd)) > 0) {
 		if (n == sizeof(command) && command.type != SERVER_CHECK)
-			command_do(s, &command);
+			command_do(s, &command, fd);
 		else if (n == sizeof(command) && fd >= 0)
 			server_check_begin(s->check, steal_fd(&fd));
 		cleanup_close(&fd);
@@ -434,9 +438,12 @@ static int serve(struct server *s, struct error *err)
 		.threads = thread_count(cfg),
 		.latency_fd = s->latency_fd,
 		.writeback = cfg->writeback,
-		.passthrough = cfg->passthrough != CONFIG_NO,
+		/* An open file that is passed through cannot be locked. */
+		.passthrough = cfg->passthrough == CONFIG_YES ||
+			       (cfg->passthrough == CONFIG_AUTO && !lower_needs_key(m->lower)),
 		.passthrough_needed = cfg->passthrough == CONFIG_YES,
 		.shared = cfg->shared,
+		.lower_let_go = lower_needs_key(m->lower),
 		.attr_timeout_ms = cfg->attr_timeout_ms,
 		.entry_timeout_ms = cfg->entry_timeout_ms,
 		.negative_timeout_ms = cfg->negative_timeout_ms,

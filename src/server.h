@@ -16,8 +16,9 @@ enum server_message_type { SERVER_READY, SERVER_FAILED, SERVER_LOG, SERVER_DONE,
 enum server_command_type {
 	SERVER_LOCK_BEGIN,  /* fs_lock_begin() */
 	SERVER_LOCK_FINISH, /* fs_lock_finish() */
-	SERVER_UNLOCK,      /* fs_unlock() with the key in m->key_room, which is wiped */
-	SERVER_CHECK,       /* the pipe comes along */
+	SERVER_UNLOCK, /* fs_unlock() with the key in m->key_room, which is wiped; the lower's root may come
+			  along */
+	SERVER_CHECK,  /* the pipe comes along */
 };
 struct server_command {
 	enum server_command_type type;
@@ -61,8 +62,8 @@ const char *server_passthrough(const struct fs_stats *stats);
  * ended. server_check.h has the other side. */
 int server_ask_check(int channel, int fd);
 
-/* -EPIPE: it is gone. Never waits. */
-int server_send(int channel, const struct server_command *command);
+/* fd goes along, unless it is negative; borrowed. -EPIPE: it is gone. Never waits. */
+int server_send(int channel, const struct server_command *command, int fd);
 
 /* Takes one message: its size, 0 when the server is gone, -EAGAIN when wait is false and there is none,
  * -EBADMSG. */

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: MIT */
+/* HMAC, CTR and HKDF-SHA512 through OpenSSL: looked up once, as in crypto.c. */
+#include "crypto_wrap.h"
+
+#include <errno.h>
+#include <openssl/core_names.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/kdf.h>
+#include <openssl/params.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "crypto_impl.h"
+
+enum { INFO_MAX = 64, CTR_MAX = 1 << 16 };
+
+static struct {
+	const struct crypto_ciphers *ciphers;
+	EVP_KDF *hkdf;
+	EVP_MAC *hmac;
+} alg;
+
+static int hkdf_run(uint8_t *key, size_t key_size, void *info, size_t info_size, size_t size, uint8_t *out)
+{
+	char digest[] = "SHA512";
+	OSSL_PARAM params[] = {
+		OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0),
+		OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, key, key_size),
+		OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, info, info_size),
+		OSSL_PARAM_construct_end(),
+	};
+	EVP_KDF_CTX *ctx = EVP_KDF_CTX_new(alg.hkdf);
+	int r = ctx && EVP_KDF_derive(ctx, out, size, params) == 1 ? 0 : -ENOMEM;
+
+	EVP_KDF_CTX_free(ctx);
+	if (r < 0)
+		ERR_clear_error();
+	return r;
+}
+
+static int hmac_run(const uint8_t *key, size_t key_size, const void *data, size_t size, uint8_t ret[32])
+{
+	char digest[] = "SHA256";
+	OSSL_PARAM params[] = {
+		OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
+		OSSL_PARAM_construct_end(),
+	};
+	EVP_MAC_CTX *ctx = EVP_MAC_CTX_new(alg.hmac);
+	size_t n;
+	int r = ctx && EVP_MAC_init(ctx, key, key_size, params) == 1 &&
+				EVP_MAC_update(ctx, data, size) == 1 &&
+				EVP_MAC_final(ctx, ret, &n, 32) == 1 && n == 32
+			? 0
+			: -ENOMEM;
+
+	EVP_MAC_CTX_free(ctx);
+	if (r < 0)
+		ERR_clear_error();
+	return r;
+}
+
+/* Both look up others inside OpenSSL: what they cache at first is to be ordinary memory, as in crypto.c. */
+static void alg_fetch(void)
+{
+	uint8_t text[] = "warm up", out[32];
+	EVP_KDF *hkdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
+
+	alg.hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
+	alg.hkdf = hkdf;
+	if (hkdf && alg.hmac && hkdf_run(text, sizeof(text), text, sizeof(text), sizeof(out), out) == 0 &&
+	    hmac_run(text, sizeof(text), text, sizeof(text), out) == 0)
+		alg.ciphers = crypto_ciphers();
+}
+
+/* Must be called outside the key scope. */
+static int alg_need(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, alg_fetch);
+	return alg.ciphers ? 0 : -ENOMEM;
+}
+
+int hkdf_sha512(const struct secret *ikm, const void *info, size_t info_size, size_t size,
+		struct secret **ret)
+{
+	autosecret struct secret *out = NULL;
+	uint8_t copy[INFO_MAX]; /* OSSL_PARAM has no const */
+	int r = alg_need();
+
+	if (r < 0)
+		return r;
+	if (info_size > sizeof(copy) || size > (size_t)255 * 64)
+		return -EINVAL;
+	memcpy(copy, info, info_size);
+	r = secret_new(size, &out);
+	if (r < 0)
+		return r;
+	crypto_scope_enter();
+	r = hkdf_run(secret_data(ikm), secret_size(ikm), copy, info_size, size, secret_data(out));
+	crypto_scope_leave();
+	if (r < 0)
+		return r;
+	*ret = steal_ptr(&out);
+	return 0;
+}
+
+int hmac_sha256(const struct secret *key, const void *data, size_t size, uint8_t ret[32])
+{
+	uint8_t out[32];
+	int r = alg_need();
+
+	if (r < 0)
+		return r;
+	crypto_scope_enter();
+	r = hmac_run(secret_data(key), secret_size(key), data, size, out);
+	crypto_scope_leave();
+	if (r == 0)
+		memcpy(ret, out, sizeof(out));
+	return r;
+}
+
+static int ctr_run(const struct secret *key, const uint8_t iv[16], const void *in, size_t size, uint8_t *out)
+{
+	EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
+	int n;
+	int r = ctx && EVP_EncryptInit_ex2(ctx, alg.ciphers->ctr, secret_data(key), iv, NULL) == 1 &&
+				EVP_EncryptUpdate(ctx, out, &n, in, (int)size) == 1 && (size_t)n == size
+			? 0
+			: -ENOMEM;
+
+	EVP_CIPHER_CTX_free(ctx);
+	if (r < 0)
+		ERR_clear_error();
+	return r;
+}
+
+int aes_ctr(const struct secret *key, const uint8_t iv[16], const void *in, size_t size, struct secret **ret)
+{
+	autosecret struct secret *out = NULL;
+	int r = alg_need();
+
+	if (r < 0)
+		return r;
+	if (secret_size(key) != 32 || !size || size > CTR_MAX)
+		return -EINVAL;
+	r = secret_new(size, &out);
+	if (r < 0)
+		return r;
+	crypto_scope_enter();
+	r = ctr_run(key, iv, in, size, secret_data(out));
+	crypto_scope_leave();
+	if (r < 0)
+		return r;
+	*ret = steal_ptr(&out);
+	return 0;
+}

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT */
+#include "mount_lower.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "log.h"
+#include "mountinfo.h"
+
+/* For files below the source that are in use by processes that are about to end. */
+enum { LOWER_LOCK_MS = 2000 };
+
+struct device_search {
+	struct stat st;
+	char target[4096]; /* where it is mounted, "": nowhere */
+};
+
+static bool is_other_device(void *ctx, const struct mountinfo *mi)
+{
+	struct device_search *s = ctx;
+
+	if (mi->major != major(s->st.st_rdev) || mi->minor != minor(s->st.st_rdev))
+		return true;
+	snprintf(s->target, sizeof(s->target), "%s", mi->target);
+	return false;
+}
+
+/* A directory can be reached by whoever could reach it before, and so can a device that is mounted. */
+static int check_hidden(const struct config *cfg, struct error *err)
+{
+	struct device_search s = {.target = ""};
+
+	if (!cfg->hide_lower || stat(cfg->source, &s.st) < 0)
+		return 0;
+	if (!S_ISBLK(s.st.st_mode))
+		return error_set(
+			err, -EINVAL, EXIT_STATUS_CONFIG,
+			"hide-lower = yes: source %s is no block device (a directory on one is named "
+			"by subtree)",
+			cfg->source);
+	if (mountinfo_each(is_other_device, &s) < 0 || !s.target[0])
+		return 0;
+	error_set(err, -EBUSY, EXIT_STATUS_BUSY, "source %s is mounted on %s: it would not be hidden",
+		  cfg->source, s.target);
+	error_hint(err, "umount %s", s.target);
+	return -EBUSY;
+}
+
+int mount_lower_open_keys(struct mount *m, struct error *err)
+{
+	int r;
+
+	if (m->config->lower != CONFIG_LOWER_FSCRYPT || m->keys_fd >= 0)
+		return 0;
+	r = m->runtime.mounts_fd >= 0 ? 0 : runtime_open(true, &m->runtime, err);
+	if (r < 0)
+		return r;
+	m->keys_fd = runtime_open_keys(&m->runtime, true);
+	return m->keys_fd < 0 ? error_errno(err, m->keys_fd, EXIT_STATUS_FAILED,
+					    "cannot open the directory keys in the runtime directory")
+			      : 0;
+}
+
+int mount_lower_open(struct mount *m, bool shared, struct error *err)
+{
+	const struct config *cfg = m->config;
+	struct lower_params lower = {
+		.kind = cfg->lower,
+		.source = cfg->source,
+		.subtree = cfg->subtree,
+		.hide = cfg->hide_lower,
+		.read_only = cfg->read_only,
+		.shared = shared,
+		.memory = cfg->scrypt_memory,
+	};
+	int r = check_hidden(cfg, err);
+
+	if (r == 0)
+		r = mount_lower_open_keys(m, err);
+	lower.claims_fd = m->keys_fd;
+	return r < 0 ? r : lower_open(&lower, &m->lower, err);
+}
+
+int mount_lower_read_key(struct mount *m, struct key *ret_key, struct error *err)
+{
+	const struct config *cfg = m->config;
+	struct keysource_env env = mount_key_env(m);
+	struct keysource *source = NULL;
+	int r;
+
+	env.kernel_keys = true;
+	if (!cfg->lower_key) {
+		r = keysource_read_first(m->keysources, cfg->n_keys, &env, ret_key, err);
+		if (r < 0 && cfg->n_keys == 0 && cfg->target)
+			error_hint(err, "ckrfs mount %s %s --key file:/path/to/key", cfg->name, cfg->target);
+		return r;
+	}
+	r = keysource_parse(cfg->lower_key, &source, err);
+	if (r == 0)
+		r = keysource_read(source, &env, ret_key, err);
+	keysource_free(source);
+	return r < 0 ? error_prefix(err, "lower-key") : 0;
+}
+
+int mount_lower_unlock(struct mount *m, void (*stage)(void *ctx, const char *what), void *ctx,
+		       struct error *err)
+{
+	struct key key = {0};
+	int r;
+
+	if (!lower_needs_key(m->lower))
+		return 0;
+	stage(ctx, "waiting for the key");
+	r = mount_lower_read_key(m, &key, err);
+	if (r < 0)
+		return r;
+	stage(ctx, key.passphrase ? "unlocking the directory (Argon2)" : "unlocking the directory");
+	r = lower_unlock(m->lower, &key, err);
+	key_wipe(&key);
+	if (r == 0 && !m->config->lower_key) {
+		snprintf(m->key.source, sizeof(m->key.source), "%s", key.source);
+		m->key.index = key.index;
+	}
+	return r;
+}
+
+pid_t mount_lower_linger(struct mount *m, bool without_parent)
+{
+	pid_t pid;
+
+	fflush(NULL);
+	pid = fork();
+	if (pid != 0)
+		return pid;
+	prctl(PR_SET_NAME, "ckrfs-linger");
+	if (!without_parent)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	lower_linger(m->lower);
+	_exit(EXIT_STATUS_DONE);
+}
+
+void mount_lower_lock(struct mount *m)
+{
+	struct error err = ERROR_NONE;
+	unsigned left = 0;
+
+	if (!m->lower || !lower_needs_key(m->lower))
+		return;
+	lower_let_go(m->lower);
+	if (lower_lock(m->lower, LOWER_LOCK_MS, &left, &err) < 0)
+		log_error(&err);
+	else if (*lower_left_words(left))
+		log_msg(LOG_LEVEL_WARNING, "the key of \"%s\" stays in the kernel: %s", m->config->name,
+			lower_left_words(left));
+	if (left & LOWER_LEFT_BUSY)
+		mount_lower_linger(m, true);
+}
+
+void mount_lower_close(struct mount *m)
+{
+	mount_lower_lock(m);
+	lower_close(steal_ptr(&m->lower));
+	cleanup_close(&m->keys_fd);
+	m->keys_fd = -1;
+}
