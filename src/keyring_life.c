@@ -65,7 +65,7 @@ static int read_digest(int32_t key, struct secret **room, uint8_t ret[32])
 		r = room_for((size_t)size, room);
 	}
 	if (r == 0)
-		r = sha256(secret_data(*room), used, ret);
+		r = sha256_secret(*room, used, ret);
 	explicit_bzero(secret_data(*room) + SALT_SIZE, used - SALT_SIZE);
 	return r;
 }

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from manager import DESCRIPTION, PASSPHRASE, Key, join_session, keyctl, refusal, wait_for_lock, wait_for_unlock
-from support import (BINARY, BUSY, CONFIG, DONE, NO_KEY, REPO, TOOLS, UNSUPPORTED, WRONG_KEY, Gocryptfs, child, run, sanitized,
+from support import (BINARY, BUSY, CONFIG, DONE, NO_KEY, REPO, TOOLS, UNSUPPORTED, WRONG_KEY, Gocryptfs, child, forms, run,
                      wait_until)
+from test_lock import scan
 
 SOURCE = f"keyring:user:{DESCRIPTION}"
 
@@ -579,6 +580,24 @@ def test_two_mounts_of_one_key(ck, key):
         key.add()
         for at in (ck.mnt, other):
             wait_for_unlock(at / "f")
+
+
+def test_looking_leaves_nothing(ck, key):
+    """Whoever looks at a key twice a second has neither it nor the master key in his memory."""
+    f = mounted(ck)
+    for _ in range(5):
+        key.update(b"battery staple")
+        wait_for_state(ck, "degraded")
+        key.update()
+        wait_for_state(ck, "unlocked")
+    keeper = ck.state()["keeper_pid"]
+    secrets = {form for secret in (PASSPHRASE, b"battery staple", Gocryptfs(ck.dir / "cipher").master_key()) for form in forms(secret)}
+    assert scan(ck, sorted(secrets), [keeper]) == []
+    key.revoke()
+    wait_for_lock(f)
+    wait_for_state(ck, "locked")
+    assert scan(ck, sorted(secrets), [keeper]) == []
+    ck.umount()
 
 
 # ---- many
