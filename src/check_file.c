@@ -487,6 +487,8 @@ void check_symlink(struct check_worker *w, const struct check_node *dir, int dir
 		return;
 	}
 	atomic_fetch_add(&w->c->links, 1);
+	if (check_has(w->c, GCFS_PLAINTEXT_NAMES)) /* targets are in clear too: any is as good */
+		return;
 	text[n] = '\0';
 	r = gcfs_symlink_decrypt(w->c->volume->content, text, &target);
 	if (r == -EBADMSG)

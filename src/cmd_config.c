@@ -75,7 +75,7 @@ static int check_keys(const struct config *cfg, struct error *err)
 }
 
 /* Each volume as `ckrfs mount` would take it: the first error counts. */
-static int check_volumes(const struct config_set *set, const char *file, struct error *err)
+static int check_volumes(const struct config_set *set, struct error *err)
 {
 	size_t n = 0;
 
@@ -90,7 +90,7 @@ static int check_volumes(const struct config_set *set, const char *file, struct 
 		if (r < 0)
 			return r;
 	}
-	printf("%s: %zu volume%s, no errors\n", file ? file : CONFIG_FILE_DEFAULT, n, n == 1 ? "" : "s");
+	printf("%s: %zu volume%s, no errors\n", config_place(set), n, n == 1 ? "" : "s");
 	return 0;
 }
 
@@ -114,7 +114,7 @@ int cmd_config(const struct front *front, int argc, char **argv)
 	r = config_load(a.file, getuid(), &set, &err);
 	if (r == 0)
 		r = a.show    ? show_volume(set, &a, &err)
-		    : a.check ? check_volumes(set, a.file, &err)
+		    : a.check ? check_volumes(set, &err)
 			      : list_volumes(set);
 	if (r < 0)
 		return command_fail(&err);

@@ -95,6 +95,10 @@ static void say_done(const char *source, bool copied, const struct rekey_result 
 		printf("%s has a new master key: %" PRIu64 " files, %" PRIu64 " bytes copied and compared\n",
 		       source, result->files, result->bytes);
 	printf("key identifier: %s (was %s)\n", result->new_key, result->old_key);
+	if (result->dropped[0])
+		printf("lost with the old master key: the keys (slots) %s\n"
+		       "add them anew with: ckrfs key add\n",
+		       result->dropped);
 	if (result->in_use)
 		printf("the old generation is still mounted read-only, and stays as %s beside it\n"
 		       "remove it after unmounting with: ckrfs rekey %s\n",

@@ -248,6 +248,7 @@ static void show_one(const struct message_status *s)
 	show_number("server:", s->server_pid);
 	show_text("passthrough:", s->passthrough);
 	show_text("protections:", s->protections);
+	show_text("missing:", s->missing);
 	if (strcmp(s->state, "dead") == 0 || strcmp(s->state, "failed") == 0)
 		printf("  try: ckrfs umount %s\n", s->name);
 }

@@ -48,8 +48,11 @@ struct config {
 	int sandbox;      /* enum config_sandbox */
 	unsigned threads; /* 0: as many as processors, 2 at least, 8 at most */
 	char *owner;      /* user name or uid that may control the mount besides root; NULL: who mounts */
-	char *log;        /* "syslog", "stderr" or a path */
-	int log_level;    /* enum log_level */
+	char *uid_map, *gid_map;       /* ranges of ids, idmap.h; NULL: as on the lower */
+	char *present_owner;           /* "UID" or "UID:GID" that everything appears to belong to; NULL */
+	bool idmap;                    /* the FUSE mount may be idmapped */
+	char *log;                     /* "syslog", "stderr" or a path */
+	int log_level;                 /* enum log_level */
 	unsigned max_mounts, max_keys; /* of one user but root; 0: no limit */
 	uint64_t stop_timeout_ms;      /* how long open files are served after a stop while busy */
 	struct config_origin *origins; /* one per option of the table: where the value came from */
@@ -92,14 +95,17 @@ const char *config_type_name(enum config_type type);
 struct config_set; /* all files, parsed */
 
 /*
- * Reads file (NULL: the default file, which may be missing, and the .conf files of its conf.d in alphabetical
- * order; for another file the conf.d beside it). Every error has file and line, and the nearest right word:
- * status 14. A file, or a directory on the way to it as far as conf.d, that is writable by others than root
- * and uid is refused, as sudo and ssh do. What is system_only comes from the default file all the same,
- * unless uid is root.
+ * Reads file (NULL: uid's own, $XDG_CONFIG_HOME/ckrfs/ckrfs.conf or ~/.config/ckrfs/ckrfs.conf, if uid is not
+ * the machine's root and that file or its conf.d is there; else the default file, which may be missing, and
+ * the .conf files of its conf.d in alphabetical order; for another file the conf.d beside it). Every error
+ * has file and line, and the nearest right word: status 14. A file, or a directory on the way to it as far as
+ * conf.d, that is writable by others than root and uid is refused, as sudo and ssh do. What is
+ * system_only comes from the default file all the same, unless uid is root.
  */
 int config_load(const char *file, uid_t uid, struct config_set **ret, struct error *err);
 void config_set_free(struct config_set *set);
+/* The file that was read, or would have been if it were there; owned by the set. */
+const char *config_place(const struct config_set *set);
 
 /* NULL-terminated names of the volumes, sorted; owned by the set. */
 const char *const *config_volumes(const struct config_set *set);

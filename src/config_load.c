@@ -21,20 +21,6 @@ struct safety {
 	uid_t unmapped; /* owner that files of root have in a user namespace without root; else uid */
 };
 
-/* Is the user namespace one in which some users have no number? Their files then seem to belong to 65534. */
-static bool namespace_is_partial(void)
-{
-	autofd int fd = open("/proc/self/uid_map", O_RDONLY | O_CLOEXEC);
-	unsigned long inside, outside, count;
-	char text[128];
-	ssize_t n = fd < 0 ? -1 : read_full(fd, text, sizeof(text) - 1);
-
-	if (n <= 0)
-		return false;
-	text[n] = '\0';
-	return sscanf(text, "%lu %lu %lu", &inside, &outside, &count) == 3 && count < UINT32_MAX;
-}
-
 static int safety_check(const struct safety *safe, int fd, const char *path, bool sticky_ok,
 			struct error *err)
 {
@@ -204,22 +190,58 @@ static int set_load(struct config_set *set, const struct safety *safe, const cha
 	return r < 0 ? r : conf_d_load(set, safe, dir, dir_path, err);
 }
 
-/* file NULL: the default files. */
-static int load_one(const char *file, uid_t uid, struct config_set **ret, struct error *err)
+/* Does the directory hold anything to read? */
+static bool has_config(const char *dir_path)
+{
+	autofd int dir = open(dir_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	return dir >= 0 && (faccessat(dir, "ckrfs.conf", F_OK, AT_SYMLINK_NOFOLLOW) == 0 ||
+			    faccessat(dir, "conf.d", F_OK, AT_SYMLINK_NOFOLLOW) == 0);
+}
+
+/* The file when none is named; malloc'ed, NULL without memory. */
+static char *default_place(uid_t uid)
+{
+	const char *xdg = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
+	autofree char *dir = NULL;
+	char *path;
+	int n = 0;
+
+	if (uid == 0 && !namespace_is_partial())
+		return strdup(CONFIG_FILE_DEFAULT);
+	if (xdg && *xdg == '/')
+		n = asprintf(&dir, "%s/ckrfs", xdg);
+	else if (home && *home == '/')
+		n = asprintf(&dir, "%s/.config/ckrfs", home);
+	if (n <= 0) {
+		dir = NULL;
+		return n < 0 ? NULL : strdup(CONFIG_FILE_DEFAULT);
+	}
+	if (!has_config(dir))
+		return strdup(CONFIG_FILE_DEFAULT);
+	return asprintf(&path, "%s/ckrfs.conf", dir) < 0 ? NULL : path;
+}
+
+const char *config_place(const struct config_set *set)
+{
+	return set->place;
+}
+
+/* missing_ok: it need not be there. */
+static int load_one(const char *path, bool missing_ok, uid_t uid, struct config_set **ret, struct error *err)
 {
 	autoconfig_set struct config_set *set = NULL;
 	struct safety safe = {.uid = uid, .unmapped = namespace_is_partial() ? 65534 : uid};
 	struct error local = ERROR_NONE;
-	const char *path = file ? file : CONFIG_FILE_DEFAULT;
 	int r = config_set_new(uid, &set, err);
 
 	if (r < 0)
 		return r;
-	set->system = !file;
+	set->system = strcmp(path, CONFIG_FILE_DEFAULT) == 0;
 	set->place = strdup(path);
 	if (!set->place)
 		return config_no_memory(err);
-	r = set_load(set, &safe, path, !file, &local);
+	r = set_load(set, &safe, path, missing_ok, &local);
 	if (r < 0) {
 		if (err)
 			*err = local;
@@ -233,7 +255,7 @@ static int load_one(const char *file, uid_t uid, struct config_set **ret, struct
 static int load_limits(uid_t uid, struct config_set **ret, struct error *err)
 {
 	struct error local = ERROR_NONE;
-	int r = load_one(NULL, uid, ret, &local);
+	int r = load_one(CONFIG_FILE_DEFAULT, true, uid, ret, &local);
 
 	if (r == -EACCES)
 		return 0;
@@ -245,9 +267,10 @@ static int load_limits(uid_t uid, struct config_set **ret, struct error *err)
 int config_load(const char *file, uid_t uid, struct config_set **ret, struct error *err)
 {
 	autoconfig_set struct config_set *set = NULL;
-	int r = load_one(file, uid, &set, err);
+	autofree char *path = file ? strdup(file) : default_place(uid);
+	int r = path ? load_one(path, !file, uid, &set, err) : config_no_memory(err);
 
-	if (r == 0 && file && uid != 0)
+	if (r == 0 && uid != 0 && !set->system)
 		r = load_limits(uid, &set->limits, err);
 	if (r == 0)
 		*ret = steal_ptr(&set);

@@ -179,6 +179,10 @@ int config_volume_finish(struct config *cfg, struct error *err)
 		return error_set(
 			err, -EINVAL, EXIT_STATUS_CONFIG,
 			"key sources are given but format \"plain\" on lower \"directory\" uses no key");
+	if (cfg->present_owner && (cfg->uid_map || cfg->gid_map))
+		return error_set(err, -EINVAL, EXIT_STATUS_CONFIG,
+				 "present-owner and uid-map or gid-map exclude each other: one shows all as "
+				 "one user's, the others map each id");
 	r = path_finish(&cfg->source, err);
 	return r < 0 ? r : path_finish(&cfg->target, err);
 }

@@ -2,6 +2,7 @@
 /* The table of options, the table of mount(8)'s words, and how a value becomes text and back. */
 #include "cleanup.h"
 #include "config_impl.h"
+#include "idmap.h"
 #include "keylife.h"
 #include "log.h"
 #include "util.h"
@@ -35,6 +36,23 @@ static const char *check_log(const char *value)
 	if (!strcmp(value, "syslog") || !strcmp(value, "stderr") || value[0] == '/')
 		return NULL;
 	return "syslog, stderr or the absolute path of a file";
+}
+
+static const char *check_map(const char *value)
+{
+	const char *takes = NULL;
+	struct idmap *map = NULL;
+	int r = idmap_parse(value, &map, &takes);
+
+	idmap_free(map);
+	return r == -EINVAL ? takes : NULL;
+}
+
+static const char *check_owner(const char *value)
+{
+	uint32_t uid, gid;
+
+	return idmap_parse_owner(value, &uid, &gid) < 0 ? "UID or UID:GID, numbers below 4294967295" : NULL;
 }
 
 static const char *check_refresh(const char *value)
@@ -121,6 +139,16 @@ const struct config_option config_options[] = {
 	 .defaults_ok = true},
 	{.name = "owner", .type = CONFIG_STRING, .offset = MEMBER(owner), .argument = "USER",
 	 .help = "who may control the mount besides root", .defaults_ok = true},
+	{.name = "uid-map", .type = CONFIG_STRING, .offset = MEMBER(uid_map), .check = check_map,
+	 .argument = "INSIDE:LOWER:COUNT...", .help = "user ids of the mount and those of the lower",
+	 .defaults_ok = true},
+	{.name = "gid-map", .type = CONFIG_STRING, .offset = MEMBER(gid_map), .check = check_map,
+	 .argument = "INSIDE:LOWER:COUNT...", .help = "group ids of the mount and those of the lower",
+	 .defaults_ok = true},
+	{.name = "present-owner", .type = CONFIG_STRING, .offset = MEMBER(present_owner), .check = check_owner,
+	 .argument = "UID[:GID]", .help = "show everything as belonging to one user", .defaults_ok = true},
+	{.name = "idmap", .type = CONFIG_BOOL, .offset = MEMBER(idmap), .fallback = "no", .argument = "BOOL",
+	 .help = "let the mount be idmapped", .defaults_ok = true},
 	{.name = "log", .type = CONFIG_STRING, .offset = MEMBER(log), .fallback = "syslog", .check = check_log,
 	 .argument = "syslog|stderr|PATH", .help = "where messages go", .defaults_ok = true},
 	{.name = "log-level", .type = CONFIG_WORD, .offset = MEMBER(log_level), .fallback = "info",

@@ -365,6 +365,14 @@ int format_seek(struct format *f, struct format_file *file, uint64_t offset, int
 	return f->ops->seek(f, file, offset, whence, ret_offset);
 }
 
+ssize_t format_copy(struct format *f, struct format_file *file, uint64_t offset, struct format_file *to_file,
+		    uint64_t to, size_t size)
+{
+	if (offset > (uint64_t)INT64_MAX - size || to > (uint64_t)INT64_MAX - size)
+		return -EFBIG;
+	return f->ops->copy ? f->ops->copy(f, file, offset, to_file, to, size) : -ENOSYS;
+}
+
 /* ---- extended attributes ---- */
 
 ssize_t format_getxattr(struct format *f, int fd, const char *name, void *buf, size_t size)

@@ -170,6 +170,11 @@ int format_fsync(struct format *f, struct format_file *file, bool data_only);
 int format_seek(struct format *f, struct format_file *file, uint64_t offset, int whence,
 		uint64_t *ret_offset);
 
+/* Bytes copied between two files of the volume by the lower itself, fewer than size allowed; -ENOSYS for
+ * formats that cannot. */
+ssize_t format_copy(struct format *f, struct format_file *file, uint64_t offset, struct format_file *to_file,
+		    uint64_t to, size_t size);
+
 /* Like xattr(7); fd may be O_PATH. size 0 asks for the size needed; -ERANGE when it does not fit. */
 ssize_t format_getxattr(struct format *f, int fd, const char *name, void *buf, size_t size);
 ssize_t format_listxattr(struct format *f, int fd, char *buf, size_t size);

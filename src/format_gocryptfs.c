@@ -28,6 +28,7 @@ static void gocryptfs_free(void *state)
 	gcfs_names_free(g->names);
 	gcfs_content_free(g->content);
 	gocryptfs_redo_free(&g->redo);
+	cleanup_close(&g->ballast);
 	pthread_mutex_destroy(&g->repair_lock);
 	free(g);
 }
@@ -92,6 +93,7 @@ static int gocryptfs_open(const struct format_params *params, void **ret_state, 
 	g = calloc(1, sizeof(*g));
 	if (!g)
 		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "cannot open the volume");
+	g->ballast = -1;
 	pthread_mutex_init(&g->repair_lock, NULL);
 	gocryptfs_redo_init(&g->redo);
 	r = gcfs_config_parse(text, size, &g->config, err);

@@ -21,6 +21,8 @@ struct gocryptfs {
 	struct gcfs_names *names;          /* from start on */
 	struct gcfs_content *content;
 	bool moves_blocks; /* the lower does not overwrite in place: that may need room */
+	int ballast;       /* fd, -1: none. repair_lock is for it too */
+	bool no_ballast;   /* the lower has no such files */
 	bool may_repair;   /* the mount may write, and nobody else does */
 	pthread_mutex_t repair_lock;
 	struct gocryptfs_redo redo;
@@ -76,14 +78,25 @@ enum gocryptfs_leftover {
 /* What a name is of those above, gocryptfs's own included. */
 enum gocryptfs_leftover gocryptfs_leftover_kind(const char *disk);
 
-/* -ENOTEMPTY when a directory has anything but its IV and what interrupted operations left; *ret_iv tells
- * whether there is an IV. dir_fd: O_RDONLY. */
-int gocryptfs_check_removable(int dir_fd, bool *ret_iv);
-/* Removes what they left. -ENOTEMPTY as above; then some of it may be gone. */
-int gocryptfs_remove_leftovers(int dir_fd);
+/* What is in a directory that has no entries. */
+struct gocryptfs_remains {
+	bool iv;        /* its own */
+	bool leftovers; /* of interrupted operations */
+};
+/* -ENOTEMPTY when a directory has anything else. dir_fd: O_RDONLY. */
+int gocryptfs_check_removable(int dir_fd, struct gocryptfs_remains *ret);
+/* Removes the leftovers; no system call where none were seen. -ENOTEMPTY as above; then some of them may be
+ * gone. What comes meanwhile is rmdir(2)'s to find. */
+int gocryptfs_remove_leftovers(int dir_fd, const struct gocryptfs_remains *remains);
 
 /* Writes the IV of a new directory, durably. 5 system calls. */
 int gocryptfs_write_iv(int dir_fd, const uint8_t iv[GCFS_IV_SIZE]);
+/* Before anything is overwritten on a lower that moves blocks: room is held for putting it back. -ENOSPC,
+ * -EDQUOT: there is none, and nothing may be overwritten. No system call while it is held. */
+int gocryptfs_ballast_take(struct gocryptfs *g);
+/* Lets go of it; the room is there when this returns. fd: a file of the lower. False: none was held. */
+bool gocryptfs_ballast_drop(struct gocryptfs *g, int fd);
+
 /* A directory without a good IV that is empty gets a new one: no name depends on it. -EIO for any other, and
  * where nothing may be repaired. */
 int gocryptfs_repair_iv(struct gocryptfs *g, int dir_fd, uint8_t ret_iv[GCFS_IV_SIZE]);

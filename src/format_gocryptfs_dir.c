@@ -383,17 +383,17 @@ int gocryptfs_mkdir(struct format *f, const struct format_dir *dir, const struct
 static int iv_park(const struct format_dir *dir, const char *disk, int *ret_fd, char parked[NAME_MAX + 1])
 {
 	autofd int fd = -1;
-	bool has_iv;
+	struct gocryptfs_remains remains;
 	int r;
 
 	fd = store_open_dir(dir->fd, disk);
 	if (fd < 0)
 		return fd;
-	r = gocryptfs_check_removable(fd, &has_iv);
+	r = gocryptfs_check_removable(fd, &remains);
 	if (r == 0)
-		r = gocryptfs_remove_leftovers(fd);
+		r = gocryptfs_remove_leftovers(fd, &remains);
 	*ret_fd = -1;
-	if (r < 0 || !has_iv)
+	if (r < 0 || !remains.iv)
 		return r;
 	r = gocryptfs_temporary_name(GOCRYPTFS_PARKED, parked);
 	if (r == 0)
@@ -430,11 +430,12 @@ static int remove_parked(const struct format_dir *dir, const char *disk)
 
 /* Removes what is in a directory that was moved out of sight, and the directory; all or nothing of what
  * matters. */
-static int remove_moved(const struct format_dir *dir, const char *disk, int fd)
+static int remove_moved(const struct format_dir *dir, const char *disk, int fd,
+			const struct gocryptfs_remains *remains)
 {
 	uint8_t iv[GCFS_IV_SIZE + 1];
 	ssize_t n;
-	int r = gocryptfs_remove_leftovers(fd);
+	int r = gocryptfs_remove_leftovers(fd, remains);
 
 	if (r < 0)
 		return r;
@@ -454,14 +455,14 @@ static int remove_moved(const struct format_dir *dir, const char *disk, int fd)
 static int remove_dir(const struct format_dir *dir, const char *disk)
 {
 	autofd int fd = -1;
+	struct gocryptfs_remains remains;
 	char moved[NAME_MAX + 1];
-	bool has_iv;
 	int r;
 
 	fd = store_open_dir(dir->fd, disk);
 	if (fd < 0)
 		return fd;
-	r = gocryptfs_check_removable(fd, &has_iv);
+	r = gocryptfs_check_removable(fd, &remains);
 	if (r == 0)
 		r = gocryptfs_temporary_name(GOCRYPTFS_REMOVING, moved);
 	if (r == 0)
@@ -470,7 +471,7 @@ static int remove_dir(const struct format_dir *dir, const char *disk)
 		return remove_parked(dir, disk);
 	if (r < 0)
 		return r;
-	r = remove_moved(dir, moved, fd);
+	r = remove_moved(dir, moved, fd, &remains);
 	if (r < 0)
 		store_rename(dir->fd, moved, dir->fd, disk, 0);
 	return r;
@@ -480,7 +481,7 @@ static int remove_dir(const struct format_dir *dir, const char *disk)
 static int remove_deterministic(const struct format_dir *dir, const char *disk)
 {
 	autofd int fd = -1;
-	bool has_iv;
+	struct gocryptfs_remains remains;
 	int r = store_rmdir(dir->fd, disk);
 
 	if (r != -ENOTEMPTY && r != -EEXIST)
@@ -488,9 +489,9 @@ static int remove_deterministic(const struct format_dir *dir, const char *disk)
 	fd = store_open_dir(dir->fd, disk);
 	if (fd < 0)
 		return fd;
-	r = gocryptfs_check_removable(fd, &has_iv);
+	r = gocryptfs_check_removable(fd, &remains);
 	if (r == 0)
-		r = has_iv ? -ENOTEMPTY : gocryptfs_remove_leftovers(fd);
+		r = remains.iv ? -ENOTEMPTY : gocryptfs_remove_leftovers(fd, &remains);
 	return r == 0 ? store_rmdir(dir->fd, disk) : r;
 }
 

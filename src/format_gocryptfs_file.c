@@ -254,18 +254,56 @@ static int reserve(struct access *a, uint64_t start, size_t size)
 /* The disk may be full in the middle of blocks that exist: a copy of them, in io->plain. */
 static ssize_t keep_old(struct access *a, uint64_t start, size_t size)
 {
+	int r;
+
 	if (start >= a->disk_size || !(a->keeps_old || a->g->moves_blocks))
 		return 0;
+	r = a->g->moves_blocks ? gocryptfs_ballast_take(a->g) : 0;
+	if (r < 0)
+		return r;
 	return store_pread(a->file->fd, a->io->plain, (size_t)min_u64(size, a->disk_size - start), start);
 }
 
-/* What was overwritten comes back: it has room, since that was written just now. */
-static void put_back(struct access *a, uint64_t start, size_t written, size_t kept)
+/* As much as there is room for; *ret_why: what keeps more from being written (ENOSPC, EDQUOT), which a short
+ * write does not tell. */
+static size_t put_bytes(struct access *a, const uint8_t *buf, size_t size, uint64_t offset, int *ret_why)
 {
-	if (written && kept)
-		store_pwrite(a->file->fd, a->io->plain, (size_t)min_u64(written, kept), start);
-	if (start + written > a->disk_size)
-		store_truncate(a->file->fd, a->disk_size);
+	size_t done = 0;
+
+	*ret_why = 0;
+	while (done < size) {
+		ssize_t n = store_pwrite(a->file->fd, buf + done, size - done, offset + done);
+
+		if (n <= 0) {
+			*ret_why = n < 0 ? (int)n : -ENOSPC;
+			break;
+		}
+		done += (size_t)n;
+	}
+	return done;
+}
+
+/* The old bytes of a block come back. A lower that moves blocks may want room for that too. */
+static void restore(struct access *a, const uint8_t *old, size_t size, uint64_t offset)
+{
+	int why;
+
+	if (put_bytes(a, old, size, offset, &why) != size && gocryptfs_ballast_drop(a->g, a->file->fd))
+		put_bytes(a, old, size, offset, &why);
+}
+
+/* The disk filled up in blocks that were there: those that are whole are new ones, the one after them becomes
+ * the old one again. Bytes of new blocks, or why there are none. */
+static ssize_t put_back(struct access *a, uint64_t start, size_t written, size_t kept, int why)
+{
+	size_t whole = written / disk_block(a) * disk_block(a), torn = written - whole;
+	uint64_t end = max_u64(a->disk_size, start + whole);
+
+	if (torn && kept > whole)
+		restore(a, a->io->plain + whole, (size_t)min_u64(torn, kept - whole), start + whole);
+	if (start + written > end)
+		store_truncate(a->file->fd, end);
+	return whole ? (ssize_t)whole : why;
 }
 
 /* The disk filled up behind the old end: what came after the last whole block goes. Bytes of blocks that
@@ -299,45 +337,49 @@ static void redo_begin(struct access *a, uint64_t first, size_t size, bool shrin
 	gocryptfs_redo_begin(&a->g->redo, &w);
 }
 
+static int put_header(struct access *a)
+{
+	int why;
+
+	if (put_bytes(a, a->io->disk, GCFS_HEADER, 0, &why) != GCFS_HEADER) {
+		store_truncate(a->file->fd, 0);
+		return why;
+	}
+	header_written(a);
+	return 0;
+}
+
 /*
  * Writes size bytes of encrypted blocks, which stand in io->disk behind room for a header; the first block is
- * number first. Returns how many bytes of whole blocks are on disk: all, or fewer when the disk filled up
- * behind the end of the file.
+ * number first. Returns how many bytes of whole blocks are on disk: all, or fewer when the disk filled up.
  */
 static ssize_t put_run(struct access *a, uint64_t first, size_t size)
 {
 	uint64_t start = gcfs_block_offset(first, a->overhead);
-	size_t header = a->new_header && first == 0 ? GCFS_HEADER : 0;
-	ssize_t n, kept = reserve(a, start, size);
+	size_t header = a->new_header && first == 0 ? GCFS_HEADER : 0, n;
+	ssize_t kept = reserve(a, start, size);
+	int why = 0;
 
 	if (kept == 0)
 		kept = keep_old(a, start, size);
 	if (kept < 0)
 		return kept;
-	if (a->new_header && first != 0) {
-		n = store_pwrite(a->file->fd, a->io->disk, GCFS_HEADER, 0);
-		if (n != GCFS_HEADER) {
-			store_truncate(a->file->fd, 0);
-			return n < 0 ? n : -ENOSPC;
-		}
-		header_written(a);
-	}
-	n = store_pwrite(a->file->fd, a->io->disk + GCFS_HEADER - header, size + header, start - header);
-	if (n == (ssize_t)(size + header)) {
+	if (a->new_header && first != 0)
+		why = put_header(a);
+	if (why < 0)
+		return why;
+	n = put_bytes(a, a->io->disk + GCFS_HEADER - header, size + header, start - header, &why);
+	if (n == size + header) {
 		if (header)
 			header_written(a);
 		return (ssize_t)size;
 	}
-	if (start < a->disk_size) {
-		put_back(a, start, n > 0 ? (size_t)n : 0, (size_t)kept);
-		return n < 0 ? n : -ENOSPC;
-	}
-	if (n >= 0 && header)
-		n = n > GCFS_HEADER ? n - GCFS_HEADER : 0;
-	size = cut_off(a, start, n > 0 ? (size_t)n : 0);
+	if (start < a->disk_size)
+		return put_back(a, start, n, (size_t)kept, why);
+	size = cut_off(a, start, n > header ? n - header : 0);
 	if (size && header)
 		header_written(a);
-	return size ? (ssize_t)size : n < 0 ? n : -ENOSPC;
+	return size ? (ssize_t)size : why;
 }
 
 static ssize_t write_run(struct access *a, uint64_t first, size_t size)
@@ -512,19 +554,14 @@ static int grow(struct access *a, uint64_t size)
 		return n < 0 ? (int)n : 0;
 	}
 	r = prepare_header(a);
-	if (r == 0 && a->new_header) {
-		n = store_pwrite(a->file->fd, a->io->disk, GCFS_HEADER, 0);
-		if (n != GCFS_HEADER) {
-			store_truncate(a->file->fd, 0);
-			return n < 0 ? (int)n : -ENOSPC;
-		}
-		header_written(a);
-	}
+	if (r == 0 && a->new_header)
+		r = put_header(a);
 	return r < 0 ? r : store_truncate(a->file->fd, disk_size);
 }
 
 static int set_size(struct access *a, uint64_t size)
 {
+	uint64_t old = a->size;
 	int r;
 
 	/* Nothing changes, and so the time must not: the kernel, which keeps it, does not change it either.
@@ -537,7 +574,13 @@ static int set_size(struct access *a, uint64_t size)
 			a->file->id_known = false; /* the next write makes a new ID */
 		return r;
 	}
-	return size < a->size ? shrink(a, size) : grow(a, size);
+	if (size < old)
+		return shrink(a, size);
+	r = grow(a, size);
+	/* What the lower refuses leaves the file as it was, without the padding. */
+	if (r < 0 && old && old < a->size)
+		shrink(a, old);
+	return r;
 }
 
 int gocryptfs_fsync(struct format *f, struct format_file *file, bool data_only)
@@ -580,18 +623,58 @@ static int allocate(struct access *a, int mode, uint64_t offset, uint64_t length
 	return r;
 }
 
+/* Zeros in a part of one block. */
+static int zero_part(struct access *a, uint64_t start, uint64_t end)
+{
+	static const uint8_t zeros[GCFS_BLOCK];
+	ssize_t n = start < end ? write_at(a, zeros, (size_t)(end - start), start) : 0;
+
+	return n < 0 ? (int)n : 0;
+}
+
+/* Whole blocks become holes of the lower, which the format reads as zeros; what is left at both ends is
+ * written. */
+static int punch(struct access *a, uint64_t offset, uint64_t length)
+{
+	uint64_t end = min_u64(offset + length, a->size), first, last;
+	int r = 0;
+
+	if (offset >= a->size)
+		return 0;
+	first = (offset + GCFS_BLOCK - 1) / GCFS_BLOCK;
+	last = end / GCFS_BLOCK;
+	if (first > last)
+		return zero_part(a, offset, end);
+	if (first < last)
+		r = store_fallocate(a->file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				    gcfs_block_offset(first, a->overhead), (last - first) * disk_block(a));
+	a->sparse = true;
+	if (r == 0)
+		r = zero_part(a, offset, first * GCFS_BLOCK);
+	return r < 0 ? r : zero_part(a, last * GCFS_BLOCK, end);
+}
+
+static int change_space(struct access *a, int mode, uint64_t offset, uint64_t length)
+{
+	int r = 0;
+
+	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+		r = punch(a, offset, length);
+	return r < 0 || mode & FALLOC_FL_PUNCH_HOLE ? r : allocate(a, mode, offset, length);
+}
+
 int gocryptfs_fallocate(struct format *f, struct format_file *file, struct format_io *io, int mode,
 			uint64_t offset, uint64_t length)
 {
 	struct access a;
 	int r;
 
-	if (mode & ~FALLOC_FL_KEEP_SIZE)
+	if (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
 		return -EOPNOTSUPP;
 	pthread_rwlock_wrlock(&file->lock);
 	r = access_begin(&a, f, file, io);
 	if (r == 0)
-		r = allocate(&a, mode, offset, length);
+		r = change_space(&a, mode, offset, length);
 	pthread_rwlock_unlock(&file->lock);
 	return r;
 }

@@ -157,9 +157,14 @@ void volume_keys_free(struct volume_keys *keys)
 
 int volume_keys_slots(struct volume_keys *keys, struct gcfs_slots *ret, struct error *err)
 {
+	return volume_keys_slots_of(keys->format, ret, err);
+}
+
+int volume_keys_slots_of(const struct format *volume, struct gcfs_slots *ret, struct error *err)
+{
+	const struct gocryptfs *g = gocryptfs_of(volume);
 	/* With plain names a file of that name is somebody's own. */
-	bool plain = volume_of(keys)->config.flags & GCFS_PLAINTEXT_NAMES;
-	int r = plain ? -ENOENT : read_slots(keys->root_fd, ret, err);
+	int r = gocryptfs_plain_names(g) ? -ENOENT : read_slots(g->root_fd, ret, err);
 
 	if (r == -ENOENT)
 		*ret = (struct gcfs_slots){0};

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct format;
 struct volume_keys;
 
 enum volume_keys_way { VOLUME_KEYS_CONFIG, VOLUME_KEYS_SLOT, VOLUME_KEYS_MASTER };
@@ -28,6 +29,8 @@ void volume_keys_free(struct volume_keys *keys);
 
 /* Reads the slots; none where there is no file. Needs no key, and believes what the file says. */
 int volume_keys_slots(struct volume_keys *keys, struct gcfs_slots *ret, struct error *err);
+/* The same for a volume that is open as a format. */
+int volume_keys_slots_of(const struct format *volume, struct gcfs_slots *ret, struct error *err);
 
 /* Opens the volume with key, as a mount would; takes its bytes. Needed before anything is changed. 12 */
 int volume_keys_unlock(struct volume_keys *keys, struct key *key, struct error *err);

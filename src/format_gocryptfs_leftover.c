@@ -26,6 +26,7 @@ struct sweep {
 	int depth;
 	bool remove; /* them, instead of only looking */
 	bool iv;     /* there is one */
+	bool found;  /* there are leftovers */
 };
 
 int gocryptfs_temporary_name(const char *what, char ret_name[NAME_MAX + 1])
@@ -126,6 +127,7 @@ static int sweep_entry(struct sweep *s, int dir_fd, const char *disk)
 	r = store_stat(dir_fd, disk, &st);
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
+	s->found = true;
 	if (S_ISDIR(st.st_mode))
 		return temporary ? sweep_unfinished(s, dir_fd, disk) : -ENOTEMPTY;
 	if (!S_ISREG(st.st_mode))
@@ -155,21 +157,21 @@ static int sweep_directory(struct sweep *s, int fd)
 	return (int)n;
 }
 
-int gocryptfs_check_removable(int dir_fd, bool *ret_iv)
+int gocryptfs_check_removable(int dir_fd, struct gocryptfs_remains *ret)
 {
 	struct sweep s = {0};
 	int r = sweep_directory(&s, dir_fd);
 
 	if (r == 0)
-		*ret_iv = s.iv;
+		*ret = (struct gocryptfs_remains){.iv = s.iv, .leftovers = s.found};
 	return r;
 }
 
-int gocryptfs_remove_leftovers(int dir_fd)
+int gocryptfs_remove_leftovers(int dir_fd, const struct gocryptfs_remains *remains)
 {
 	struct sweep s = {.remove = true};
 
-	return sweep_directory(&s, dir_fd);
+	return remains->leftovers ? sweep_directory(&s, dir_fd) : 0;
 }
 
 int gocryptfs_write_iv(int dir_fd, const uint8_t iv[GCFS_IV_SIZE])
@@ -206,8 +208,8 @@ int gocryptfs_repair_iv(struct gocryptfs *g, int dir_fd, uint8_t ret_iv[GCFS_IV_
 {
 	autofd int fd = -1;
 	uint8_t iv[GCFS_IV_SIZE];
+	struct gocryptfs_remains remains;
 	const char *why;
-	bool damaged;
 	int r;
 
 	if (!g->may_repair)
@@ -219,10 +221,10 @@ int gocryptfs_repair_iv(struct gocryptfs *g, int dir_fd, uint8_t ret_iv[GCFS_IV_
 	/* Somebody else may have been first: two IVs for one directory would be the end of its names. */
 	r = gocryptfs_read_iv(g, fd, iv, &why);
 	if (r < 0)
-		r = gocryptfs_check_removable(fd, &damaged);
+		r = gocryptfs_check_removable(fd, &remains);
 	else
 		goto out;
-	r = r < 0 ? -EIO : replace_iv(fd, damaged, iv);
+	r = r < 0 ? -EIO : replace_iv(fd, remains.iv, iv);
 out:
 	pthread_mutex_unlock(&g->repair_lock);
 	if (r == 0)

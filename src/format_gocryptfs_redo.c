@@ -103,31 +103,26 @@ void gocryptfs_redo_free(struct gocryptfs_redo *redo)
 /* ---- writing ---- */
 
 /*
- * Filled with zeros: syncing it later is then a write of data alone. One that grew would make the lower
- * commit its journal, and ext4 (data=ordered) would send the very blocks that are logged to the disk before
- * the log is certain to be there.
+ * Room for blocks behind what is there, filled with zeros: syncing it later is then a write of data alone.
+ * One that grew would make the lower commit its journal, and ext4 (data=ordered) would send the very blocks
+ * that are logged to the disk before the log is certain to be there.
  */
-static int log_create(int root_fd)
+static int log_fill(int fd, uint64_t from)
 {
-	autofd int fd = log_open_new(root_fd);
-	autofree uint8_t *zeros = calloc(1, LOG_MAX);
-	int r;
-
-	if (fd < 0)
-		return fd;
+	size_t size = (size_t)(LOG_MAX - from);
+	autofree uint8_t *zeros = calloc(1, size);
 	/* Where there is no room, nobody else shall find the disk full for it meanwhile. */
-	r = store_fallocate(fd, 0, 0, LOG_MAX);
+	int r = store_fallocate(fd, 0, 0, LOG_MAX);
+
 	if (r == -EOPNOTSUPP)
 		r = 0;
 	if (r == 0)
-		r = !zeros ? -ENOMEM : store_pwrite(fd, zeros, LOG_MAX, 0) == LOG_MAX ? 0 : -ENOSPC;
+		r = !zeros ? -ENOMEM : store_pwrite(fd, zeros, size, from) == (ssize_t)size ? 0 : -ENOSPC;
 	if (r == 0)
 		r = store_fsync(fd, false);
-	if (r < 0) {
-		log_remove(root_fd);
-		return r;
-	}
-	return steal_fd(&fd);
+	if (r < 0)
+		store_truncate(fd, from);
+	return r;
 }
 
 /* The lower writes blocks back on its own, seconds after they came; the log has to be there before. */
@@ -155,18 +150,32 @@ static void *log_syncer(void *ctx)
 	return NULL;
 }
 
-/* The log, made when the first block is rewritten: a mount that changes nothing leaves nothing. */
+/* The log, made by the first write: a mount that changes nothing leaves nothing. */
 static int log_fd(struct gocryptfs_redo *redo)
 {
 	pthread_mutex_lock(&redo->create_lock);
 	if (redo->fd < 0 && !redo->useless) {
-		redo->fd = log_create(redo->root_fd);
+		redo->fd = log_open_new(redo->root_fd);
 		redo->useless = redo->fd < 0;
-		redo->has_syncer =
-			redo->fd >= 0 && pthread_create(&redo->syncer, NULL, log_syncer, redo) == 0;
 	}
 	pthread_mutex_unlock(&redo->create_lock);
 	return redo->fd;
+}
+
+/* Before the first block is rewritten; notes need none of it. */
+static bool log_takes_blocks(struct gocryptfs_redo *redo)
+{
+	if (redo->takes_blocks || redo->no_room)
+		return redo->takes_blocks;
+	pthread_rwlock_wrlock(&redo->lock);
+	if (!redo->takes_blocks && !redo->no_room) {
+		redo->no_room = log_fill(redo->fd, min_u64(redo->end, LOG_SIZE)) < 0;
+		redo->takes_blocks = !redo->no_room;
+		redo->has_syncer =
+			redo->takes_blocks && pthread_create(&redo->syncer, NULL, log_syncer, redo) == 0;
+	}
+	pthread_rwlock_unlock(&redo->lock);
+	return redo->takes_blocks;
 }
 
 /* The log is full: once everything it is about is on disk, it begins anew. */
@@ -190,38 +199,47 @@ static void record_added(struct gocryptfs_redo *redo)
 	pthread_mutex_unlock(&redo->create_lock);
 }
 
+/* Where the record goes. Returns with the lock held for reading. */
+static uint64_t take_room(struct gocryptfs_redo *redo, size_t blocks)
+{
+	uint64_t room = (sizeof(struct record) + blocks + STEP - 1) / STEP * STEP, at;
+
+	for (;;) {
+		pthread_rwlock_rdlock(&redo->lock);
+		at = atomic_fetch_add(&redo->end, room);
+		if (at < LOG_SIZE)
+			return at;
+		pthread_rwlock_unlock(&redo->lock);
+		log_restart(redo);
+	}
+}
+
 void gocryptfs_redo_begin(struct gocryptfs_redo *redo, const struct gocryptfs_redo_write *w)
 {
 	struct record head = {
 		.ino = w->ino,
 		.first = w->first,
 		.old_size = w->old_size,
-		.size = (uint32_t)w->size,
 		.flags = w->shrink ? SHRINK : 0,
 	};
-	uint64_t room = (sizeof(head) + w->size + STEP - 1) / STEP * STEP, at;
-	int fd;
+	int fd = redo->root_fd < 0 ? -1 : log_fd(redo);
+	uint64_t at;
 
-	fd = redo->root_fd < 0 ? -1 : log_fd(redo);
 	if (fd < 0) {
 		pthread_rwlock_rdlock(&redo->lock);
 		return;
 	}
-	for (;;) {
-		pthread_rwlock_rdlock(&redo->lock);
-		at = atomic_fetch_add(&redo->end, room);
-		if (at < LOG_SIZE)
-			break;
-		pthread_rwlock_unlock(&redo->lock);
-		log_restart(redo);
-	}
+	/* Where there is no room for blocks, it is noted that there was a write. */
+	head.size = w->size && log_takes_blocks(redo) ? (uint32_t)w->size : 0;
+	at = take_room(redo, head.size);
 	memcpy(head.magic, MAGIC, sizeof(MAGIC));
 	memcpy(head.id, w->id, GCFS_FILE_ID);
 	head.generation = redo->generation;
 	head.serial = atomic_fetch_add(&redo->serial, 1);
 	/* The head last: a record that has one is whole. */
-	if ((!w->size || store_pwrite(fd, w->blocks, w->size, at + sizeof(head)) == (ssize_t)w->size) &&
-	    store_pwrite(fd, &head, sizeof(head), at) == sizeof(head) && (w->size || w->shrink))
+	if ((!head.size || store_pwrite(fd, w->blocks, head.size, at + sizeof(head)) == (ssize_t)head.size) &&
+	    store_pwrite(fd, &head, sizeof(head), at) == sizeof(head) && redo->takes_blocks &&
+	    (head.size || w->shrink))
 		record_added(redo);
 }
 

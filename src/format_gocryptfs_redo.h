@@ -5,10 +5,11 @@
  * writes it as a whole: without the log, old data are lost with the new. docs/crash-safety.md says what it
  * guarantees.
  *
- * The log is a file in the volume's root that gocryptfs does not see. It appears with the first rewrite and
- * goes with the mount; what a crash leaves is played back by the next mount. A record is believed only where
- * the block on disk does not authenticate and the record's does, under the file's ID: it can bring back
- * nothing but a block that was written there.
+ * The log is a file in the volume's root that gocryptfs does not see. It appears with the first write, for
+ * notes of what is appended; room for blocks is made in it, and synced, with the first rewrite of data that
+ * are there already. It goes with the mount; what a crash leaves is played back by the next mount. A record
+ * is believed only where the block on disk does not authenticate and the record's does, under the file's ID:
+ * it can bring back nothing but a block that was written there.
  */
 #ifndef CKRFS_FORMAT_GOCRYPTFS_REDO_H
 #define CKRFS_FORMAT_GOCRYPTFS_REDO_H
@@ -20,6 +21,8 @@ struct gocryptfs_redo {
 	int fd;       /* the log, -1 until it is needed */
 	int root_fd;  /* borrowed; -1: this mount has no log */
 	bool useless; /* it could not be made */
+	_Atomic bool takes_blocks,
+		no_room; /* there is room for blocks in it, or could not be made; _begin() */
 	/* Records are added by whoever shares it, and the log begins anew for whoever has it alone. */
 	pthread_rwlock_t lock;
 	pthread_mutex_t create_lock; /* fd while it is made, and the syncer's sleep */
@@ -55,8 +58,8 @@ void gocryptfs_redo_start(struct gocryptfs_redo *redo, int root_fd, struct gcfs_
 void gocryptfs_redo_begin(struct gocryptfs_redo *redo, const struct gocryptfs_redo_write *w);
 void gocryptfs_redo_end(struct gocryptfs_redo *redo);
 
-/* What was begun is on disk in the log: before the lower is asked to write the blocks themselves. No system
- * call when there is nothing new. */
+/* What was begun is on disk in the log, notes excepted: before the lower is asked to write the blocks
+ * themselves. No system call when there is nothing new. */
 int gocryptfs_redo_sync(struct gocryptfs_redo *redo);
 
 #endif

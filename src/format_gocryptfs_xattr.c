@@ -22,6 +22,17 @@ static bool refused(const char *name)
 	return strcmp(name, "security.capability") == 0;
 }
 
+/* What namespaces there are, and that a name has to follow (xattr(7)): on the lower all of them are one. */
+static int check_name(const char *name)
+{
+	static const char *const prefixes[] = {"user.", "trusted.", "security."};
+
+	for (size_t i = 0; i < ARRAY_SIZE(prefixes); i++)
+		if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
+			return name[strlen(prefixes[i])] ? 0 : -EINVAL;
+	return -EOPNOTSUPP;
+}
+
 /* Copies to a caller's buffer under xattr(7)'s rules. */
 static ssize_t hand_over(const void *value, size_t n, void *buf, size_t size)
 {
@@ -73,7 +84,9 @@ int gocryptfs_setxattr(struct format *f, int fd, const char *name, const void *v
 		return store_setxattr(fd, name, value, size, flags);
 	if (refused(name))
 		return -EOPNOTSUPP;
-	r = gcfs_xattr_name_encrypt(g->names, name, disk);
+	r = check_name(name);
+	if (r == 0)
+		r = gcfs_xattr_name_encrypt(g->names, name, disk);
 	if (r == 0)
 		r = gcfs_value_encrypt(g->content, value, size, &stored, &stored_size);
 	return r < 0 ? r : store_setxattr(fd, disk, stored, stored_size, flags);

@@ -56,6 +56,9 @@ struct format_ops {
 	int (*fsync)(struct format *f, struct format_file *file, bool data_only);
 	int (*seek)(struct format *f, struct format_file *file, uint64_t offset, int whence,
 		    uint64_t *ret_offset);
+	/* NULL: -ENOSYS */
+	ssize_t (*copy)(struct format *f, struct format_file *file, uint64_t offset,
+			struct format_file *to_file, uint64_t to, size_t size);
 	ssize_t (*getxattr)(struct format *f, int fd, const char *name, void *buf, size_t size);
 	ssize_t (*listxattr)(struct format *f, int fd, char *buf, size_t size);
 	int (*setxattr)(struct format *f, int fd, const char *name, const void *value, size_t size,

@@ -64,6 +64,23 @@ static int plain_seek(struct format *f, struct format_file *file, uint64_t offse
 	return r;
 }
 
+/* Whoever holds one of the locks alone asks for no other, and those who wait for that do not hold up others
+ * who share it: the order of the two does not matter. */
+static ssize_t plain_copy(struct format *f, struct format_file *file, uint64_t offset,
+			  struct format_file *to_file, uint64_t to, size_t size)
+{
+	ssize_t n;
+
+	pthread_rwlock_rdlock(&file->lock);
+	if (to_file != file)
+		pthread_rwlock_rdlock(&to_file->lock);
+	n = store_copy(file->fd, offset, to_file->fd, to, size);
+	if (to_file != file)
+		pthread_rwlock_unlock(&to_file->lock);
+	pthread_rwlock_unlock(&file->lock);
+	return n;
+}
+
 const struct format_ops format_plain_ops = {
 	.name = "plain",
 	.read = plain_read,
@@ -71,4 +88,5 @@ const struct format_ops format_plain_ops = {
 	.truncate = plain_truncate,
 	.fallocate = plain_fallocate,
 	.seek = plain_seek,
+	.copy = plain_copy,
 };

@@ -84,6 +84,7 @@ void fs_directory_put(struct fs *fs, struct fs_directory *dir)
 void fs_attr(struct fs *fs, struct fs_inode *inode, struct stat *st)
 {
 	format_attr(fs->p.format, inode->fd.fd, st);
+	fs_ids_show(fs, st);
 }
 
 static int entry_finish(struct fs *fs, const struct stat *st, uint64_t id, struct fuse_entry_param *ret)
@@ -99,6 +100,7 @@ static int entry_finish(struct fs *fs, const struct stat *st, uint64_t id, struc
 	};
 	if (!format_attr_needs_fd(fs->p.format, st->st_mode)) {
 		format_attr(fs->p.format, -1, &ret->attr);
+		fs_ids_show(fs, &ret->attr);
 		return 0;
 	}
 	r = fs_inode_get(fs, id, &inode);
@@ -111,20 +113,21 @@ static int entry_finish(struct fs *fs, const struct stat *st, uint64_t id, struc
 	return 0;
 }
 
-int fs_entry(struct fs *fs, int dir_fd, const char *disk, struct fuse_entry_param *ret)
+int fs_entry(struct fs *fs, const struct fs_directory *dir, const char *disk, struct fuse_entry_param *ret)
 {
 	struct stat st;
 	uint64_t id;
-	int r = node_lookup(fs->nodes, dir_fd, disk, &st, &id);
+	int r = node_lookup(fs->nodes, dir->inode.node, dir->dir.fd, disk, &st, &id);
 
 	return r < 0 ? r : entry_finish(fs, &st, id, ret);
 }
 
-int fs_entry_fd(struct fs *fs, int fd, struct fuse_entry_param *ret)
+int fs_entry_fd(struct fs *fs, int fd, const struct fs_directory *dir, const char *disk,
+		struct fuse_entry_param *ret)
 {
 	struct stat st;
 	uint64_t id;
-	int r = node_lookup_fd(fs->nodes, fd, &st, &id);
+	int r = node_lookup_fd(fs->nodes, fd, dir ? dir->inode.node : NULL, disk, &st, &id);
 
 	return r < 0 ? r : entry_finish(fs, &st, id, ret);
 }
@@ -156,11 +159,8 @@ void fs_reply_entry(fuse_req_t req, int r, const struct fuse_entry_param *entry)
 int fs_act(fuse_req_t req)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
-	struct fs *fs = fs_of(req);
 
-	if (fs->p.act_as_caller)
-		return store_act_as(ctx->uid, ctx->gid, ctx->umask);
-	return store_act_as(fs->self_uid, fs->self_gid, ctx->umask);
+	return fs_ids_act(fs_of(req), ctx->uid, ctx->gid, ctx->umask);
 }
 
 void fs_act_done(void)
@@ -179,6 +179,17 @@ int fs_kill_suidgid(int fd)
 	if (st.st_mode & S_IXGRP)
 		kill |= S_ISGID;
 	return st.st_mode & kill ? store_chmod(fd, st.st_mode & 07777 & ~kill) : 0;
+}
+
+int fs_kill_suidgid_for(fuse_req_t req, struct format_file *file)
+{
+	int r;
+
+	if (fuse_req_ctx(req)->uid == 0)
+		return 0;
+	r = fs_kill_suidgid(format_file_fd(file));
+	format_file_fd_done(file);
+	return r;
 }
 
 /* ---- handles ---- */
@@ -227,8 +238,15 @@ struct fs_handle *fs_handle_remove(struct fs *fs, uint64_t id)
 
 void fs_handle_free(struct fs *fs, struct fs_handle *h)
 {
-	if (h->file)
+	/* A thread that looks ahead may still have it. */
+	pthread_mutex_lock(&h->lock);
+	fs_ahead_drop(fs, h);
+	pthread_mutex_unlock(&h->lock);
+	free(h->ahead.buf);
+	if (h->file) {
+		atomic_fetch_sub(&fs->files_open, 1);
 		fs_file_put(fs, h->node);
+	}
 	node_put(fs->nodes, h->node);
 	if (h->fd >= 0)
 		close(h->fd);
@@ -246,6 +264,9 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
 	/* The second version, which fs_transport.c negotiates, saves a question per write. */
 	conn->want &= ~(unsigned)FUSE_CAP_HANDLE_KILLPRIV;
+#ifdef FUSE_CAP_SETXATTR_EXT
+	conn->want &= ~(unsigned)FUSE_CAP_SETXATTR_EXT; /* fs_compat.c does it, with every libfuse */
+#endif
 	conn->want |= conn->capable & (FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK);
 	if (fs->writeback)
 		conn->want |= conn->capable & FUSE_CAP_WRITEBACK_CACHE;
@@ -269,7 +290,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	if (r == 0) {
 		r = format_name_encode(fs->p.format, &dir.dir, name, &disk);
 		if (r == 0)
-			r = fs_entry(fs, dir.dir.fd, disk.disk, &entry);
+			r = fs_entry(fs, &dir, disk.disk, &entry);
 		fs_directory_put(fs, &dir);
 	}
 	if (r == -ENOENT && fs->negative_timeout > 0) {
@@ -330,13 +351,12 @@ static int set_times(int fd, const struct stat *attr, int to_set)
 }
 
 /* Owner before mode: chown(2) clears bits that chmod(2) may set. */
-static int set_attributes(int fd, const struct stat *attr, int to_set)
+static int set_attributes(const struct fs *fs, int fd, const struct stat *attr, int to_set)
 {
 	int r = 0;
 
 	if (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
-		r = store_chown(fd, to_set & FUSE_SET_ATTR_UID ? attr->st_uid : (uid_t)-1,
-				to_set & FUSE_SET_ATTR_GID ? attr->st_gid : (gid_t)-1);
+		r = fs_ids_chown(fs, fd, attr, to_set & FUSE_SET_ATTR_UID, to_set & FUSE_SET_ATTR_GID);
 	if (r == 0 && to_set & FUSE_SET_ATTR_MODE)
 		r = store_chmod(fd, attr->st_mode & 07777);
 	if (r == 0 && to_set & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME |
@@ -359,13 +379,15 @@ static int set_and_ask(struct fs *fs, struct node *node, const struct stat *attr
 		inode.fd.fd = format_file_fd(file);
 	else if ((r = node_fd(fs->nodes, node, &inode.fd)) < 0)
 		return r;
-	r = set_attributes(inode.fd.fd, attr, to_set);
+	r = set_attributes(fs, inode.fd.fd, attr, to_set);
 	if (r == 0 && to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW))
 		fs_file_mtime_told(fs, node);
 	if (r == 0)
 		r = store_stat_fd(inode.fd.fd, ret_st);
-	if (r == 0)
+	if (r == 0) {
 		fs_attr(fs, &inode, ret_st);
+		fs_compat_take_birth(inode.fd.fd);
+	}
 	if (file) {
 		format_file_fd_done(file);
 		fs_file_put(fs, node);
@@ -465,6 +487,7 @@ static int session_new(struct fs *fs, struct error *err)
 	int r;
 
 	fs_dir_operations(&ops);
+	fs_readdir_operations(&ops);
 	fs_file_operations(&ops);
 	fs_xattr_operations(&ops);
 	fs->session = fuse_session_new(&args, &ops, sizeof(ops), fs);
@@ -508,6 +531,11 @@ int fs_new(const struct fs_params *params, struct fs **ret, struct error *err)
 	}
 	*ret = fs;
 	return 0;
+}
+
+bool fs_has_handles(const struct fs *fs)
+{
+	return node_table_has_handles(fs->nodes);
 }
 
 int fs_serve(struct fs *fs)

@@ -8,6 +8,7 @@
 
 #include "error.h"
 #include "format.h"
+#include "idmap.h"
 #include "secret.h"
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -41,10 +42,15 @@ struct fs_params {
 	unsigned threads;       /* at least 1 */
 	int latency_fd;         /* of cpu_latency.h, -1: none; borrowed */
 	bool writeback;
-	bool passthrough;        /* where it can be had */
-	bool passthrough_needed; /* fs_serve() ends with -EOPNOTSUPP without */
-	bool shared;             /* others change the volume too: caches are not trusted */
-	bool act_as_caller;      /* new objects belong to the caller (root with allow_other) */
+	bool passthrough;                      /* where it can be had */
+	bool passthrough_needed;               /* fs_serve() ends with -EOPNOTSUPP without */
+	bool shared;                           /* others change the volume too: caches are not trusted */
+	bool act_as_caller;                    /* new objects belong to the caller (root with allow_other) */
+	const struct idmap *uid_map, *gid_map; /* NULL: ids are those of the lower; borrowed */
+	bool one_owner;                        /* everything belongs to owner_uid and owner_gid */
+	uid_t owner_uid;
+	gid_t owner_gid;
+	bool idmapped; /* the mount may be idmapped by others, mount_setattr(2) */
 	uint64_t attr_timeout_ms, entry_timeout_ms, negative_timeout_ms;
 	void (*ready)(void *ctx); /* called once, when the kernel's INIT was answered; any thread */
 	void *ready_ctx;
@@ -53,6 +59,9 @@ struct fs_params {
 struct fs;
 
 int fs_new(const struct fs_params *params, struct fs **ret, struct error *err);
+
+/* Are inodes found by handle? The lower may have none, or it may not be allowed. */
+bool fs_has_handles(const struct fs *fs);
 
 /* Serves until the file system is unmounted (0), fs_stop() (0), or the device fails (negative errno). */
 int fs_serve(struct fs *fs);

@@ -11,6 +11,9 @@
 #include "store.h"
 #include "util.h"
 
+/* Bytes copied by one request, which nobody can interrupt. */
+enum { COPY_MAX = 128 << 20 };
+
 /* ---- the inode's file ---- */
 
 /* Counts a use of the file if the inode has one. Lock held. */
@@ -210,6 +213,7 @@ static int handle_for_file(struct fs *fs, struct node *node, struct format_file 
 		return r;
 	}
 	h->file = file;
+	atomic_fetch_add(&fs->files_open, 1);
 	backing = fs_passthrough_backing(fs, node, file);
 	fs_transport_set_backing(backing);
 	fi->keep_cache = fs->keep_cache && !backing;
@@ -269,12 +273,13 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 }
 
 /* The new file as the kernel is told of it, and its handle. */
-static int create_finish(struct fs *fs, int fd, struct fuse_file_info *fi, struct fuse_entry_param *ret_entry)
+static int create_finish(struct fs *fs, int fd, const struct fs_directory *dir, const char *disk,
+			 struct fuse_file_info *fi, struct fuse_entry_param *ret_entry)
 {
 	autofd int own = fd;
 	struct format_file *file;
 	struct node *node;
-	int r = fs_entry_fd(fs, fd, ret_entry);
+	int r = fs_entry_fd(fs, fd, dir, disk, ret_entry);
 
 	if (r < 0)
 		return r;
@@ -315,9 +320,29 @@ static int create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mo
 		fd = format_create(fs->p.format, &dir.dir, &disk, O_RDWR | O_CREAT | (fi->flags & O_EXCL),
 				   mode);
 		fs_act_done();
-		r = fd < 0 ? fd : create_finish(fs, fd, fi, ret_entry);
+		r = fd < 0 ? fd : create_finish(fs, fd, &dir, disk.disk, fi, ret_entry);
 	}
 	fs_directory_put(fs, &dir);
+	return r;
+}
+
+/* O_TMPFILE: a file that no directory has; link(2) may give it a name later. */
+static int create_unnamed(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi,
+			  struct fuse_entry_param *ret_entry)
+{
+	struct fs *fs = fs_of(req);
+	struct fs_inode dir;
+	int fd, r = fs_inode_get(fs, parent, &dir);
+
+	if (r < 0)
+		return r;
+	r = fs_act(req);
+	if (r == 0) {
+		fd = store_open(dir.fd.fd, ".", O_RDWR | O_TMPFILE, mode);
+		fs_act_done();
+		r = fd < 0 ? fd : create_finish(fs, fd, NULL, NULL, fi, ret_entry);
+	}
+	fs_inode_put(fs, &dir);
 	return r;
 }
 
@@ -326,7 +351,8 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 {
 	struct fs *fs = fs_of(req);
 	struct fuse_entry_param entry;
-	int r = create(req, parent, name, mode, fi, &entry);
+	int r = fs_compat_is_tmpfile() ? create_unnamed(req, parent, mode, fi, &entry)
+				       : create(req, parent, name, mode, fi, &entry);
 
 	if (r < 0) {
 		fs_reply_err(req, r);
@@ -374,10 +400,10 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, s
 }
 
 /*
- * A write of the writeback cache happened when the kernel took it, which keeps the time itself and does not
- * always send it once more (Linux 6.18, after ftruncate(2)). So the lower's time from before the first such
- * write is kept, and set again when the file is synced or closed, unless the kernel has sent another one by
- * then (fs_file_mtime_told()).
+ * A write of the writeback cache (without it those of mappings seem to be, and are not) happened when the
+ * kernel took it, which keeps the time itself and does not always send it once more (Linux 6.18, after
+ * ftruncate(2)). So the lower's time from before the first such write is kept, and set again when the file is
+ * synced or closed, unless the kernel has sent another one by then (fs_file_mtime_told()).
  */
 static int mtime_hold(struct fs *fs, struct node *node, struct format_file *file)
 {
@@ -416,7 +442,7 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 		fs_reply_err(req, file ? -ENOMEM : -EBADF);
 		return;
 	}
-	if (fs_transport_is_cached_write())
+	if (fs->writeback && fs_transport_is_cached_write())
 		r = mtime_hold(fs, fs_handle_get(fs, fi->fh)->node, file);
 	n = r < 0 ? r : format_write(fs->p.format, file, io, buf, size, (uint64_t)offset);
 	if (n >= 0 && fs_transport_kills_suidgid()) {
@@ -458,6 +484,8 @@ static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset,
 	if (file)
 		r = io ? format_fallocate(fs->p.format, file, io, mode, (uint64_t)offset, (uint64_t)length)
 		       : -ENOMEM;
+	if (r == 0)
+		r = fs_kill_suidgid_for(req, file);
 	fs_reply_err(req, r);
 }
 
@@ -476,6 +504,28 @@ static void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, s
 		fuse_reply_lseek(req, (off_t)found);
 }
 
+static void op_copy_file_range(fuse_req_t req, fuse_ino_t ino, off_t offset, struct fuse_file_info *fi,
+			       fuse_ino_t to_ino, off_t to, struct fuse_file_info *to_fi, size_t size,
+			       int flags)
+{
+	struct fs *fs = fs_of(req);
+	struct format_file *file = file_of(fs, fi), *to_file = file_of(fs, to_fi);
+	ssize_t n = -EBADF;
+	int r;
+
+	if (file && to_file)
+		n = format_copy(fs->p.format, file, (uint64_t)offset, to_file, (uint64_t)to,
+				min_u64(size, COPY_MAX));
+	if (n >= 0) {
+		r = fs_kill_suidgid_for(req, to_file);
+		n = r < 0 ? r : n;
+	}
+	if (n < 0)
+		fs_reply_err(req, (int)n);
+	else
+		fuse_reply_write(req, (size_t)n);
+}
+
 void fs_file_operations(struct fuse_lowlevel_ops *ops)
 {
 	ops->open = op_open;
@@ -486,6 +536,7 @@ void fs_file_operations(struct fuse_lowlevel_ops *ops)
 	ops->fsync = op_fsync;
 	ops->fallocate = op_fallocate;
 	ops->lseek = op_lseek;
+	ops->copy_file_range = op_copy_file_range;
 	/* No flush: a directory of a local file system has nothing to say at close(2), and the kernel stops
 	 * asking. No locks: the kernel's own are right for a mount that is on one machine. */
 }

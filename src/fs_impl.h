@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files of the fs layer share: fs.c (life, attributes), fs_dir.c, fs_file.c, fs_xattr.c, fs_lock.c,
- * fs_loop.c (threads), fs_transport.c (the raw protocol where libfuse hides it), fs_passthrough.c. */
+/* What the files of the fs layer share: fs.c (life, attributes), fs_dir.c, fs_file.c, fs_ids.c (whose things
+ * are), fs_xattr.c, fs_lock.c, fs_loop.c (threads), fs_transport.c (the raw protocol where libfuse hides it),
+ * fs_compat.c (requests that libfuse does not know), fs_passthrough.c. */
 #ifndef CKRFS_FS_IMPL_H
 #define CKRFS_FS_IMPL_H
 
@@ -23,6 +24,8 @@ struct fs {
 	struct slots handles;
 	struct fs_loop *loop;
 	struct gate gate;
+	/* Requests that change something, or let the kernel do so: begun and ended; files that are open. */
+	_Atomic uint64_t changes_begun, changes_ended, files_open;
 	_Atomic int refusal;                 /* errno of requests that a shut gate does not let in */
 	_Atomic uint64_t flushes, unflushed; /* cached writes since it was shutting: came, came to nothing */
 	double attr_timeout, entry_timeout, negative_timeout; /* seconds, as libfuse has them */
@@ -30,8 +33,21 @@ struct fs {
 	bool keep_cache;                                      /* page cache outlives opens */
 	unsigned passthrough_depth;                           /* 0: none */
 	_Atomic bool passthrough;                             /* negotiated */
+	bool long_setxattr;                                   /* negotiated: FUSE_SETXATTR has flags */
 	uid_t self_uid;
 	gid_t self_gid;
+};
+
+/* The next answer of a directory stream, made before it was asked for (fs_readdir.c). */
+struct fs_ahead {
+	bool made;    /* what follows means something */
+	bool done;    /* no more fits in, or there is no more */
+	bool in_vain; /* one was dropped: no more of them */
+	char *buf;
+	size_t used;
+	uint64_t offset;  /* cookie it begins at */
+	uint64_t changes; /* how many there had been */
+	uint64_t begun_ms;
 };
 
 /* What FUSE calls fh: an open file or directory. */
@@ -43,6 +59,7 @@ struct fs_handle {
 	char *dents;              /* records read and not used up, from at to end */
 	size_t at, end;
 	uint64_t next; /* cookie of the record at `at` */
+	struct fs_ahead ahead;
 };
 
 /* ---- fs.c ---- */
@@ -71,8 +88,10 @@ void fs_directory_put(struct fs *fs, struct fs_directory *dir);
 
 /* Looks a name up by how it stands on disk, and fills what the kernel is told. Counts a lookup: undo with
  * node_forget(). */
-int fs_entry(struct fs *fs, int dir_fd, const char *disk, struct fuse_entry_param *ret);
-int fs_entry_fd(struct fs *fs, int fd, struct fuse_entry_param *ret);
+int fs_entry(struct fs *fs, const struct fs_directory *dir, const char *disk, struct fuse_entry_param *ret);
+/* The same for what is open already; dir and disk NULL: it has no name. */
+int fs_entry_fd(struct fs *fs, int fd, const struct fs_directory *dir, const char *disk,
+		struct fuse_entry_param *ret);
 /* Attributes as the volume has them; fd as in format_attr(), -1: opened when needed. */
 void fs_attr(struct fs *fs, struct fs_inode *inode, struct stat *st);
 
@@ -86,12 +105,24 @@ void fs_act_done(void);
 
 /* Clears set-user-ID and set-group-ID as a write by somebody without CAP_FSETID does (inode(7)). */
 int fs_kill_suidgid(int fd);
+/* The same for requests in which the kernel cannot say whether to: done unless root asks. */
+int fs_kill_suidgid_for(fuse_req_t req, struct format_file *file);
 
 int fs_handle_new(struct fs *fs, struct node *node, struct fs_handle **ret, uint64_t *ret_id);
 struct fs_handle *fs_handle_get(struct fs *fs, uint64_t id);
 struct fs_handle *fs_handle_remove(struct fs *fs, uint64_t id);
 /* Frees the handle with its references; removed from the table already. */
 void fs_handle_free(struct fs *fs, struct fs_handle *h);
+
+/* ---- fs_readdir.c ---- */
+
+/* Around the answer to a request. False: it changes nothing, and fs_change_end() does not follow. */
+bool fs_change_begin(struct fs *fs, const struct fuse_buf *request);
+void fs_change_end(struct fs *fs);
+/* Forgets the answer that was made ahead. The handle's lock is held, or nobody else has it. */
+void fs_ahead_drop(struct fs *fs, struct fs_handle *h);
+/* For all streams, when plaintext has to go. The gate is shut. */
+void fs_ahead_drop_all(struct fs *fs);
 
 /* ---- fs_file.c ---- */
 
@@ -107,6 +138,18 @@ void fs_file_restore_times(struct fs *fs);
 /* The file if it is open now, counted; NULL. */
 struct format_file *fs_file_if_open(struct fs *fs, struct node *node);
 
+/* ---- fs_ids.c ---- */
+
+/* Attributes of the lower become what the mount shows. */
+void fs_ids_show(const struct fs *fs, struct stat *st);
+/* chown(2) by ids of the mount: -EOVERFLOW for those that the lower has none for, -EPERM if all belong to
+ * one. */
+int fs_ids_chown(const struct fs *fs, int fd, const struct stat *attr, bool set_uid, bool set_gid);
+/* store_act_as() for a caller of the mount. -EOVERFLOW */
+int fs_ids_act(const struct fs *fs, uid_t uid, gid_t gid, mode_t mask);
+/* Does the attribute hold ids that are to be mapped (idmap_acl_show(), idmap_acl_set())? */
+bool fs_ids_in_xattr(const struct fs *fs, const char *name);
+
 /* ---- fs_loop.c ---- */
 
 int fs_loop_new(struct fs *fs, unsigned threads, struct fs_loop **ret);
@@ -117,6 +160,8 @@ void fs_loop_stop(struct fs_loop *loop);
 void fs_loop_fail(struct fs_loop *loop, int result);
 /* Room for the request that this thread answers; NULL when out of memory. */
 struct format_io *fs_loop_io(void);
+/* Does a request wait to be read? */
+bool fs_loop_is_asked(struct fs_loop *loop);
 /* The request as the kernel sent it. */
 const struct fuse_buf *fs_loop_request(void);
 
@@ -164,9 +209,24 @@ int32_t fs_passthrough_backing(struct fs *fs, struct node *node, struct format_f
 /* For node_table_new(): the inode goes. */
 void fs_passthrough_forget(void *ctx, struct node *node);
 
+/* ---- fs_compat.c: all concern the request that this thread has read and not yet answered ---- */
+
+struct iovec;
+/* Makes of the message something that libfuse knows; its new size. */
+size_t fs_compat_request(const struct fs *fs, void *buf, size_t size);
+/* Sends libfuse's answer in the form that the kernel asked for. */
+ssize_t fs_compat_reply(int fd, struct iovec *iov, int count);
+/* Is the file to be created one without a name (O_TMPFILE)? */
+bool fs_compat_is_tmpfile(void);
+/* Does setting this ACL clear the set-group-ID bit, as chmod(2) by somebody who is not in the group does? */
+bool fs_compat_kills_sgid(void);
+/* Adds the time of birth of the lower's inode to the answer, if it was asked for. */
+void fs_compat_take_birth(int fd);
+
 /* ---- operations ---- */
 
 void fs_dir_operations(struct fuse_lowlevel_ops *ops);
+void fs_readdir_operations(struct fuse_lowlevel_ops *ops);
 void fs_file_operations(struct fuse_lowlevel_ops *ops);
 void fs_xattr_operations(struct fuse_lowlevel_ops *ops);
 

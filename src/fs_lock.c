@@ -234,6 +234,7 @@ int fs_lock_finish(struct fs *fs, uint64_t timeout_ms, struct fs_lock_report *re
 	forget_all_contents(fs, UINT64_MAX);
 	forget_all_names(fs);
 	fs_file_restore_times(fs);
+	fs_ahead_drop_all(fs);
 	format_lock(fs->p.format);
 	fs_loop_wipe(fs->loop);
 	ret->unflushed = atomic_load(&fs->unflushed);

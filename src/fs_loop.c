@@ -122,6 +122,11 @@ static bool is_waiting(struct fs_loop *loop)
 	return poll(&p, 1, 0) > 0;
 }
 
+bool fs_loop_is_asked(struct fs_loop *loop)
+{
+	return is_waiting(loop);
+}
+
 /* Calls one parked worker, if there is one. */
 static void call_worker(struct fs_loop *loop)
 {
@@ -259,15 +264,19 @@ static void answer(struct fs_loop *loop)
 {
 	bool large = fs_transport_is_large(&worker.request);
 	struct fs_passage passage;
+	bool changes;
 
 	if (wants_help(large, is_waiting(loop)))
 		call_worker(loop);
 	call_watchdog(loop);
 	atomic_fetch_add_explicit(&loop->fs->p.stats->requests, 1, memory_order_relaxed);
 	if (fs_lock_admit(loop->fs, &worker.request, &passage)) {
+		changes = fs_change_begin(loop->fs, &worker.request);
 		worker.has_request = true;
 		fuse_session_process_buf(loop->fs->session, &worker.request);
 		worker.has_request = false;
+		if (changes)
+			fs_change_end(loop->fs);
 		fs_lock_passed(loop->fs, &passage);
 	} else {
 		/* A lock leaves no plaintext behind: neither does what comes after it. */

@@ -57,15 +57,33 @@ static uint32_t request_flags2(void)
 	return in ? in->flags2 : 0;
 }
 
-/* What libfuse does not ask for, but the kernel offers and we do. */
-static void extend_init(struct fs *fs, const struct iovec *iov)
+/* FUSE_ALLOW_IDMAP of newer headers, Linux 6.12: bit 40 of both words. */
+enum { ALLOW_IDMAP_2 = 1 << (40 - 32) };
+
+/* The mount may be idmapped from here on. The kernel takes it only with default_permissions. */
+static int allow_idmap(const struct fuse_init_in *in, struct fuse_init_out *out, size_t out_size)
 {
+	if (!in || !(in->flags & FUSE_INIT_EXT) || !(in->flags2 & ALLOW_IDMAP_2) || out_size < sizeof(*out))
+		return -EOPNOTSUPP;
+	out->flags |= FUSE_INIT_EXT;
+	out->flags2 |= ALLOW_IDMAP_2;
+	return 0;
+}
+
+/* What libfuse does not ask for, but the kernel offers and we do. -EOPNOTSUPP: the kernel does not offer what
+ * was asked for. */
+static int extend_init(struct fs *fs, const struct iovec *iov)
+{
+	const struct fuse_init_in *whole = request_body(FUSE_INIT, sizeof(*whole));
 	const struct fuse_init_in *in = request_body(FUSE_INIT, offsetof(struct fuse_init_in, flags2));
 	struct fuse_init_out *out = iov[1].iov_base;
 	uint32_t depth = 0;
 
 	if (in && in->flags & FUSE_HANDLE_KILLPRIV_V2)
 		out->flags |= FUSE_HANDLE_KILLPRIV_V2;
+	fs->long_setxattr = in && in->flags & FUSE_SETXATTR_EXT;
+	if (fs->long_setxattr)
+		out->flags |= FUSE_SETXATTR_EXT;
 	if (iov[1].iov_len >= INIT_OUT_STACK_DEPTH + sizeof(depth)) {
 		depth = fs_passthrough_offered(fs, in && in->flags & FUSE_INIT_EXT &&
 							   request_flags2() & INIT_FLAGS2_PASSTHROUGH);
@@ -75,6 +93,7 @@ static void extend_init(struct fs *fs, const struct iovec *iov)
 		out->flags |= FUSE_INIT_EXT;
 		out->flags2 |= INIT_FLAGS2_PASSTHROUGH;
 	}
+	return fs->p.idmapped ? allow_idmap(whole, out, iov[1].iov_len) : 0;
 }
 
 /* The answer to OPEN or CREATE ends with fuse_open_out. */
@@ -106,21 +125,24 @@ static ssize_t transport_writev(int fd, struct iovec *iov, int count, void *user
 	struct fs *fs = userdata;
 	const struct fuse_buf *buf = fs_loop_request();
 	bool init = is_init_reply(buf ? buf->mem : NULL, iov, count);
+	int r = init ? extend_init(fs, iov) : 0;
 	ssize_t n;
 
-	if (init)
-		extend_init(fs, iov);
-	else
+	if (r < 0)
+		fs_loop_fail(fs->loop, r);
+	if (!init)
 		extend_open(iov, count);
-	n = writev(fd, iov, count);
-	if (n >= 0 && init)
+	n = fs_compat_reply(fd, iov, count);
+	if (n >= 0 && init && r == 0)
 		init_done(fs);
 	return n;
 }
 
 static ssize_t transport_read(int fd, void *buf, size_t size, void *userdata)
 {
-	return read(fd, buf, size);
+	ssize_t n = read(fd, buf, size);
+
+	return n > 0 ? (ssize_t)fs_compat_request(userdata, buf, (size_t)n) : n;
 }
 
 void fs_transport_set_backing(int32_t backing)

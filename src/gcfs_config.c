@@ -15,6 +15,7 @@
 
 #include "cleanup.h"
 #include "crypto.h"
+#include "gcfs_json.h"
 #include "util.h"
 #include "version.h"
 
@@ -61,61 +62,6 @@ static const struct {
 	{GCFS_PLAINTEXT_NAMES | GCFS_RAW64, 0, "PlaintextNames and Raw64 exclude each other"},
 	{GCFS_PLAINTEXT_NAMES | GCFS_LONG_NAME_MAX, 0, "PlaintextNames and LongNameMax exclude each other"},
 };
-
-/*
- * json-c's strict mode still takes 'single quotes', NaN, Infinity and control characters in strings, which
- * are not JSON and which gocryptfs refuses.
- */
-static bool text_is_plain_json(const char *buf, size_t size)
-{
-	bool in_string = false;
-
-	for (size_t i = 0; i < size; i++) {
-		unsigned char c = (unsigned char)buf[i];
-
-		if (c == '"') {
-			in_string = !in_string;
-		} else if (in_string) {
-			if (c < ' ')
-				return false;
-			if (c == '\\')
-				i++;
-		} else if (c == '\0' || c == '\'' || c == 'N' || c == 'I') {
-			return false;
-		}
-	}
-	return true;
-}
-
-static int json_read(const char *buf, size_t size, struct json_object **ret, struct error *err)
-{
-	struct json_tokener *tok;
-	struct json_object *top;
-	enum json_tokener_error why;
-
-	if (size > GCFS_CONFIG_MAX)
-		return refuse(err, "is %zu bytes long, more than the %d that are read", size,
-			      GCFS_CONFIG_MAX);
-	if (!text_is_plain_json(buf, size))
-		return refuse(err, "is not JSON");
-	tok = json_tokener_new_ex(JSON_DEPTH);
-	if (!tok)
-		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "gocryptfs.conf");
-	json_tokener_set_flags(tok, JSON_TOKENER_STRICT);
-	top = json_tokener_parse_ex(tok, buf, (int)size);
-	why = json_tokener_get_error(tok);
-	json_tokener_free(tok);
-	if (why == json_tokener_success && json_object_is_type(top, json_type_object)) {
-		*ret = top;
-		return 0;
-	}
-	json_object_put(top);
-	if (why == json_tokener_continue)
-		return refuse(err, "is not JSON: it ends too early");
-	if (why != json_tokener_success)
-		return refuse(err, "is not JSON: %s", json_tokener_error_desc(why));
-	return refuse(err, "is not a JSON object");
-}
 
 /* As Go's decoder: upper and lower case alike, the last one counts, null is as good as absent. */
 static struct json_object *member(struct json_object *object, const char *name)
@@ -380,7 +326,7 @@ int gcfs_config_parse(const char *buf, size_t size, struct gcfs_config *ret, str
 {
 	struct gcfs_config cfg = {0};
 	struct json_object *top = NULL;
-	int r = json_read(buf, size, &top, err);
+	int r = gcfs_json_read("gocryptfs.conf", buf, size, GCFS_CONFIG_MAX, JSON_DEPTH, &top, err);
 
 	if (r < 0)
 		return r;

@@ -11,6 +11,7 @@
 #include "cleanup.h"
 #include "crypto.h"
 #include "gcfs_config.h"
+#include "gcfs_json.h"
 #include "util.h"
 
 enum {
@@ -41,33 +42,6 @@ static const char *kind_word(bool passphrase)
 }
 
 /* ---- reading ---- */
-
-static int read_json(const char *buf, size_t size, struct json_object **ret, struct error *err)
-{
-	struct json_tokener *tok;
-	struct json_object *top;
-	enum json_tokener_error why;
-
-	if (size > GCFS_SLOTS_SIZE_MAX)
-		return refuse(err, "is larger than the %d bytes that are read", GCFS_SLOTS_SIZE_MAX);
-	tok = json_tokener_new_ex(JSON_DEPTH);
-	if (!tok)
-		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, GCFS_SLOTS_FILE);
-	json_tokener_set_flags(tok, JSON_TOKENER_STRICT);
-	top = json_tokener_parse_ex(tok, buf, (int)size);
-	why = json_tokener_get_error(tok);
-	json_tokener_free(tok);
-	if (why == json_tokener_success && json_object_is_type(top, json_type_object)) {
-		*ret = top;
-		return 0;
-	}
-	json_object_put(top);
-	if (why == json_tokener_continue)
-		return refuse(err, "is not JSON: it ends too early");
-	if (why != json_tokener_success)
-		return refuse(err, "is not JSON: %s", json_tokener_error_desc(why));
-	return refuse(err, "is not a JSON object");
-}
 
 /* A member of that type, or NULL with err filled. */
 static struct json_object *member(struct json_object *object, const char *name, enum json_type type,
@@ -210,7 +184,7 @@ int gcfs_slots_parse(const char *buf, size_t size, struct gcfs_slots *ret, struc
 {
 	struct gcfs_slots slots = {0};
 	struct json_object *top = NULL;
-	int r = read_json(buf, size, &top, err);
+	int r = gcfs_json_read(GCFS_SLOTS_FILE, buf, size, GCFS_SLOTS_SIZE_MAX, JSON_DEPTH, &top, err);
 
 	if (r < 0)
 		return r;

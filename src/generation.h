@@ -15,7 +15,6 @@
 #include <stdint.h>
 
 #define GENERATION_FILE "gocryptfs.longname.ckrfs-rekey.name"
-#define GENERATION_SLOTS_FILE "gocryptfs.longname.ckrfs-keys.name"
 
 enum generation_role {
 	GENERATION_UNFINISHED, /* a copy that is being made: mounting it is refused */

@@ -24,29 +24,45 @@ struct member {
 	const char *name;
 	enum member_type type;
 	size_t offset, size;
+	bool later; /* added later: keepers that run since before do not send it */
 };
 
 #define MEMBER(name, type)                                                                                   \
 	{                                                                                                    \
 #name, type, offsetof(struct message_status, name),                                          \
-			sizeof(((struct message_status *)0)->name)                                           \
+			sizeof(((struct message_status *)0)->name), false                                    \
 	}
 
 static const struct member members[] = {
-	MEMBER(name, MEMBER_TEXT),          MEMBER(state, MEMBER_TEXT),
-	MEMBER(source, MEMBER_TEXT),        MEMBER(target, MEMBER_TEXT),
-	MEMBER(lower, MEMBER_TEXT),         MEMBER(format, MEMBER_TEXT),
-	MEMBER(read_only, MEMBER_BOOL),     MEMBER(shared, MEMBER_BOOL),
-	MEMBER(owner, MEMBER_INT),          MEMBER(key_identifier, MEMBER_TEXT),
-	MEMBER(key_source, MEMBER_TEXT),    MEMBER(keyring, MEMBER_INT),
-	MEMBER(since, MEMBER_INT),          MEMBER(requests, MEMBER_COUNT),
-	MEMBER(read_bytes, MEMBER_COUNT),   MEMBER(written_bytes, MEMBER_COUNT),
-	MEMBER(errors, MEMBER_COUNT),       MEMBER(damages, MEMBER_COUNT),
-	MEMBER(keeper_pid, MEMBER_INT),     MEMBER(server_pid, MEMBER_INT),
-	MEMBER(secret_memory, MEMBER_TEXT), MEMBER(protections, MEMBER_WORDS),
-	MEMBER(passthrough, MEMBER_TEXT),   MEMBER(expires, MEMBER_INT),
-	MEMBER(next_refresh, MEMBER_INT),   MEMBER(key_watch, MEMBER_TEXT),
+	MEMBER(name, MEMBER_TEXT),
+	MEMBER(state, MEMBER_TEXT),
+	MEMBER(source, MEMBER_TEXT),
+	MEMBER(target, MEMBER_TEXT),
+	MEMBER(lower, MEMBER_TEXT),
+	MEMBER(format, MEMBER_TEXT),
+	MEMBER(read_only, MEMBER_BOOL),
+	MEMBER(shared, MEMBER_BOOL),
+	MEMBER(owner, MEMBER_INT),
+	MEMBER(key_identifier, MEMBER_TEXT),
+	MEMBER(key_source, MEMBER_TEXT),
+	MEMBER(keyring, MEMBER_INT),
+	MEMBER(since, MEMBER_INT),
+	MEMBER(requests, MEMBER_COUNT),
+	MEMBER(read_bytes, MEMBER_COUNT),
+	MEMBER(written_bytes, MEMBER_COUNT),
+	MEMBER(errors, MEMBER_COUNT),
+	MEMBER(damages, MEMBER_COUNT),
+	MEMBER(keeper_pid, MEMBER_INT),
+	MEMBER(server_pid, MEMBER_INT),
+	MEMBER(secret_memory, MEMBER_TEXT),
+	MEMBER(protections, MEMBER_WORDS),
+	MEMBER(passthrough, MEMBER_TEXT),
+	MEMBER(expires, MEMBER_INT),
+	MEMBER(next_refresh, MEMBER_INT),
+	MEMBER(key_watch, MEMBER_TEXT),
 	MEMBER(last_error, MEMBER_TEXT),
+	{"missing", MEMBER_WORDS, offsetof(struct message_status, missing),
+	 sizeof(((struct message_status *)0)->missing), true},
 };
 
 static struct json_object *words_to_json(const char *text)
@@ -145,7 +161,7 @@ static int status_from_json(struct json_object *o, struct message_status *ret)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(members); i++) {
 		struct json_object *value;
-		int r = -EBADMSG;
+		int r = members[i].later ? 0 : -EBADMSG;
 
 		if (json_object_object_get_ex(o, members[i].name, &value))
 			r = member_from_json(&members[i], value, ret);

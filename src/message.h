@@ -36,6 +36,7 @@ struct message_status {
 	char secret_memory[16];
 	char passthrough[64];  /* "active", "off", or why not */
 	char protections[256]; /* words with a blank between them */
+	char missing[256];     /* words: protections and features that it has not */
 	char key_watch[16];    /* how the key is watched: "kernel", "poll", "-" */
 	char last_error[512];  /* why the key could not be had again; empty: nothing failed since */
 	int64_t since;         /* seconds since 1970 when it got into its state; 0: never unlocked */

@@ -319,6 +319,7 @@ static int wait_for_server(struct mount *m, struct error *err)
 		log_msg((enum log_level)msg.log.level, "%s", msg.log.line);
 	if (r > 0 && msg.type == SERVER_READY) {
 		m->protections |= msg.protections;
+		m->features = msg.features;
 		return 0;
 	}
 	if (r > 0 && msg.type == SERVER_FAILED && msg.error.code < 0) {
@@ -545,6 +546,31 @@ static const char *state_word(const struct mount *m)
 	return m->state == MOUNT_UNLOCKED && m->degraded ? "degraded" : words[m->state];
 }
 
+/* What a mount made by root on a recent kernel has, and this one has not. */
+static void missing_words(const struct mount *m, char *text, size_t size)
+{
+	const struct {
+		bool there;
+		const char *word;
+	} features[] = {
+		{m->features & SERVER_FILE_HANDLES, "file-handles"},
+		{m->features & SERVER_CALLER_IDS, "caller-ids"},
+		{m->config->allow_other, "other-users"},
+		{strcmp(m->secret_memory, "memfd_secret") == 0, "secret-memory"},
+	};
+	size_t used;
+
+	text[0] = '\0';
+	if (m->state == MOUNT_STARTING)
+		return;
+	sandbox_words(~m->protections, text, size);
+	used = strlen(text);
+	for (size_t i = 0; i < ARRAY_SIZE(features); i++)
+		if (!features[i].there && used < size)
+			used += (size_t)snprintf(text + used, size - used, "%s%s", used ? " " : "",
+						 features[i].word);
+}
+
 void mount_status(const struct mount *m, struct message_status *ret)
 {
 	const struct config *cfg = m->config;
@@ -575,5 +601,6 @@ void mount_status(const struct mount *m, struct message_status *ret)
 	snprintf(s.secret_memory, sizeof(s.secret_memory), "%s", m->secret_memory);
 	snprintf(s.passthrough, sizeof(s.passthrough), "%s", server_passthrough(m->stats));
 	sandbox_words(m->protections, s.protections, sizeof(s.protections));
+	missing_words(m, s.missing, sizeof(s.missing));
 	*ret = s;
 }

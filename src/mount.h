@@ -53,6 +53,7 @@ struct mount {
 	bool degraded;        /* MOUNT_UNLOCKED, but the key's source fails */
 	int64_t since;        /* seconds since 1970 when it got into its state */
 	unsigned protections; /* enum sandbox_protection, of the server */
+	unsigned features;    /* enum server_feature */
 	char secret_memory[16];
 };
 

@@ -5,12 +5,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cleanup.h"
-#include "slots.h"
+#include "node_impl.h"
 #include "util.h"
 
 enum {
@@ -18,29 +17,8 @@ enum {
 	NODE_BUCKETS_MIN = 1024,
 	NODE_EVICT_TRIES = 16,
 	NODE_TRIM_BELOW = 4,
-	NOT_CACHED = -2
-};
-
-struct node_table {
-	pthread_mutex_t lock;
-	struct slots slots;
-	struct node **buckets;
-	uint32_t n_buckets; /* a power of two */
-	uint32_t count, peak;
-	struct node *root;
-	int mount_fd; /* the root, opened for open_by_handle_at(2), which takes no O_PATH fd */
-	bool handles;
-	uint64_t *cached; /* ids of directories that hold an fd, as a clock */
-	unsigned n_cached, hand;
-	void (*release)(void *ctx, struct node *n);
-	void *release_ctx;
-};
-
-/* What identifies an inode of the lower. */
-struct node_key {
-	struct store_handle handle; /* size 0: none */
-	uint64_t dev, ino;
-	uint32_t hash;
+	NOT_CACHED = -2,
+	KEY_BIRTH = -1 /* in place of a type of handle */
 };
 
 static uint32_t hash_bytes(uint32_t h, const void *data, size_t size)
@@ -61,18 +39,46 @@ static void key_finish(struct node_key *key)
 	key->hash = h ^ h >> 15;
 }
 
-static bool key_matches(const struct node_key *key, const struct node *n)
+/* Where there are no handles: tells an inode from a later one with its number. */
+static int key_birth(int fd, struct store_handle *ret)
+{
+	struct timespec birth = {0};
+	int r = store_birth(fd, &birth);
+
+	if (r < 0 && r != -EOPNOTSUPP)
+		return r;
+	ret->type = KEY_BIRTH;
+	ret->size = sizeof(birth);
+	memcpy(ret->bytes, &birth, sizeof(birth));
+	return 0;
+}
+
+int node_key_of(struct node_table *t, int fd, struct node_key *ret, struct stat *ret_st)
+{
+	int r = store_stat_fd(fd, ret_st);
+
+	*ret = (struct node_key){.dev = ret_st->st_dev, .ino = ret_st->st_ino};
+	if (r == 0 && t->handles)
+		r = store_handle(fd, "", &ret->handle);
+	else if (r == 0)
+		r = key_birth(fd, &ret->handle);
+	if (r == 0)
+		key_finish(ret);
+	return r;
+}
+
+bool node_key_matches(const struct node_key *key, const struct node *n)
 {
 	return n->hash == key->hash && n->ino == key->ino && n->dev == key->dev &&
 	       n->handle_size == key->handle.size && n->handle_type == (int16_t)key->handle.type &&
 	       memcmp(n->handle, key->handle.bytes, key->handle.size) == 0;
 }
 
-static struct node *table_find(struct node_table *t, const struct node_key *key)
+struct node *node_find(struct node_table *t, const struct node_key *key)
 {
 	struct node *n = t->buckets[key->hash & (t->n_buckets - 1)];
 
-	while (n && !key_matches(key, n))
+	while (n && !node_key_matches(key, n))
 		n = n->next;
 	return n;
 }
@@ -132,6 +138,7 @@ static void node_destroy(struct node_table *t, struct node *n)
 		t->release(t->release_ctx, n);
 	if (n->fd >= 0)
 		close(n->fd);
+	free(n->place);
 	free(n);
 }
 
@@ -169,19 +176,12 @@ static bool probe_handles(int mount_fd)
 
 static int table_add_root(struct node_table *t)
 {
-	struct node_key key = {0};
+	struct node_key key;
 	struct stat st;
-	int r = store_stat_fd(t->mount_fd, &st);
+	int r = node_key_of(t, t->mount_fd, &key, &st);
 
 	if (r < 0)
 		return r;
-	key.dev = st.st_dev;
-	key.ino = st.st_ino;
-	if (t->handles)
-		r = store_handle(t->mount_fd, "", &key.handle);
-	if (r < 0)
-		return r;
-	key_finish(&key);
 	t->root = node_new(&key, st.st_mode, -1);
 	if (!t->root)
 		return -ENOMEM;
@@ -319,27 +319,38 @@ struct node *node_get(struct node_table *t, uint64_t id)
 	return n;
 }
 
-/* Takes the node out when nobody needs it any more. Lock held; returns it for the caller to destroy. */
-static struct node *table_drop(struct node_table *t, struct node *n)
+struct node *node_drop(struct node_table *t, struct node *n)
 {
-	if (n->refs || n->lookups)
-		return NULL;
-	table_remove(t, n);
-	return n;
+	struct node *list = NULL, *dir;
+
+	for (; n && !n->refs && !n->lookups && !n->children; n = dir) {
+		dir = n->place ? n->place->dir : NULL;
+		table_remove(t, n);
+		n->next = list;
+		list = n;
+		if (dir)
+			dir->children--;
+	}
+	return list;
 }
 
-/* A node that is no longer in the table; and when most are gone, the memory of the rest goes back to the
- * system. */
-static void node_dropped(struct node_table *t, struct node *n)
+/* When most are gone, the memory of the rest goes back to the system. */
+void node_dropped(struct node_table *t, struct node *list)
 {
 	bool trim = false;
 
-	if (!n)
+	if (!list)
 		return;
-	node_destroy(t, n);
+	while (list) {
+		struct node *n = list;
+
+		list = n->next;
+		node_destroy(t, n);
+	}
 	node_lock(t);
 	if (t->peak > 4 * NODE_BUCKETS_MIN && t->count < t->peak / NODE_TRIM_BELOW) {
 		table_resize(t, (uint32_t)max_u64(t->n_buckets / NODE_TRIM_BELOW, NODE_BUCKETS_MIN));
+		slots_trim(&t->slots);
 		t->peak = t->count;
 		trim = true;
 	}
@@ -350,13 +361,18 @@ static void node_dropped(struct node_table *t, struct node *n)
 
 void node_put(struct node_table *t, struct node *n)
 {
+	int spare;
+
 	if (!n)
 		return;
 	node_lock(t);
 	assert(n->refs > 0);
 	n->refs--;
-	n = table_drop(t, n);
+	spare = node_place_spare_fd(n);
+	n = node_drop(t, n);
 	node_unlock(t);
+	if (spare >= 0)
+		close(spare);
 	node_dropped(t, n);
 }
 
@@ -370,29 +386,40 @@ void node_forget(struct node_table *t, uint64_t id, uint64_t lookups)
 	n = slots_get(&t->slots, id);
 	if (n) {
 		n->lookups -= min_u64(lookups, n->lookups);
-		n = table_drop(t, n);
+		n = node_drop(t, n);
 	}
 	node_unlock(t);
 	node_dropped(t, n);
 }
 
-/* Counts one more lookup of the inode; NULL: not in the table yet. */
-static bool table_count_lookup(struct node_table *t, const struct node_key *key, uint64_t *ret_id)
+/* Counts one more lookup of the inode; false: it is not in the table yet. *place is taken if it is new. */
+static bool table_count_lookup(struct node_table *t, const struct node_key *key, struct node_place **place,
+			       uint64_t *ret_id)
 {
-	struct node *n;
+	struct node *n, *gone = NULL;
+	int spare = -1;
 
 	node_lock(t);
-	n = table_find(t, key);
+	n = node_find(t, key);
 	if (n) {
 		n->lookups++;
 		*ret_id = n == t->root ? NODE_ROOT_ID : n->id;
 	}
+	if (n && n != t->root && *place && (*place)->dir != n &&
+	    !node_place_is(n, (*place)->dir, (*place)->name)) {
+		gone = node_place_change(t, n, steal_ptr(place));
+		spare = node_place_spare_fd(n);
+	}
 	node_unlock(t);
+	if (spare >= 0)
+		close(spare);
+	node_dropped(t, gone);
 	return n != NULL;
 }
 
 /* Puts a new node into the table unless another thread was faster. */
-static int table_add(struct node_table *t, const struct node_key *key, mode_t mode, int fd, uint64_t *ret_id)
+static int table_add(struct node_table *t, const struct node_key *key, mode_t mode, int fd,
+		     struct node_place **place, uint64_t *ret_id)
 {
 	struct node *n = node_new(key, mode, fd), *other;
 	int r = 0;
@@ -403,11 +430,14 @@ static int table_add(struct node_table *t, const struct node_key *key, mode_t mo
 		return -ENOMEM;
 	}
 	node_lock(t);
-	other = table_find(t, key);
+	other = node_find(t, key);
 	if (!other) {
 		r = table_insert(t, n);
-		if (r == 0)
+		if (r == 0) {
 			other = steal_ptr(&n);
+			if (*place)
+				node_place_change(t, other, steal_ptr(place));
+		}
 	}
 	if (other) {
 		other->lookups++;
@@ -419,24 +449,25 @@ static int table_add(struct node_table *t, const struct node_key *key, mode_t mo
 	return r;
 }
 
-int node_lookup_fd(struct node_table *t, int fd, struct stat *ret_st, uint64_t *ret_id)
+int node_lookup_fd(struct node_table *t, int fd, struct node *dir, const char *name, struct stat *ret_st,
+		   uint64_t *ret_id)
 {
-	struct node_key key = {0};
+	autofree struct node_place *place = NULL;
+	struct node_key key;
 	struct stat st;
-	int r, own = -1;
+	int r = node_key_of(t, fd, &key, &st), own = -1;
 
-	r = store_stat_fd(fd, &st);
-	if (r == 0 && t->handles)
-		r = store_handle(fd, "", &key.handle);
 	if (r < 0)
 		return r;
-	key.dev = st.st_dev;
-	key.ino = st.st_ino;
-	key_finish(&key);
-	if (!table_count_lookup(t, &key, ret_id)) {
-		if (!t->handles)
-			own = store_reopen(fd, O_PATH | O_NOFOLLOW);
-		r = !t->handles && own < 0 ? own : table_add(t, &key, st.st_mode, own, ret_id);
+	if (!t->handles && name) {
+		place = node_place_new(dir, name);
+		if (!place)
+			return -ENOMEM;
+	}
+	if (!table_count_lookup(t, &key, &place, ret_id)) {
+		if (!t->handles && !name && (own = store_reopen(fd, O_PATH | O_NOFOLLOW)) < 0)
+			return own;
+		r = table_add(t, &key, st.st_mode, own, &place, ret_id);
 		if (r < 0)
 			return r;
 	}
@@ -444,13 +475,14 @@ int node_lookup_fd(struct node_table *t, int fd, struct stat *ret_st, uint64_t *
 	return 0;
 }
 
-int node_lookup(struct node_table *t, int dir_fd, const char *name, struct stat *ret_st, uint64_t *ret_id)
+int node_lookup(struct node_table *t, struct node *dir, int dir_fd, const char *name, struct stat *ret_st,
+		uint64_t *ret_id)
 {
 	/* One fd for everything that is asked: by name, somebody could exchange the entry between two
 	 * questions, and the attributes of one file would be believed of another. */
 	autofd int fd = store_open(dir_fd, name, O_PATH, 0);
 
-	return fd < 0 ? fd : node_lookup_fd(t, fd, ret_st, ret_id);
+	return fd < 0 ? fd : node_lookup_fd(t, fd, dir, name, ret_st, ret_id);
 }
 
 static int open_by_handle(struct node_table *t, const struct node *n, int flags)
@@ -459,18 +491,6 @@ static int open_by_handle(struct node_table *t, const struct node *n, int flags)
 
 	memcpy(h.bytes, n->handle, n->handle_size);
 	return store_open_handle(t->mount_fd, &h, flags);
-}
-
-int node_open(struct node_table *t, struct node *n, int flags)
-{
-	int fd;
-
-	node_lock(t);
-	fd = n->fd;
-	node_unlock(t);
-	if (n == t->root || !n->handle_size)
-		return store_reopen(fd, flags);
-	return open_by_handle(t, n, flags);
 }
 
 /* Makes room in the cache of directory fds: the fd to close, -1, or NOT_CACHED when all that were looked at
@@ -495,8 +515,7 @@ static int cache_evict(struct node_table *t, uint64_t id)
 	return NOT_CACHED;
 }
 
-/* Keeps fd as the directory's own, if there is room and no other thread was faster. Returns the fd to use. */
-static int cache_offer(struct node_table *t, struct node *n, int fd, bool *ret_owned)
+int node_cache_offer(struct node_table *t, struct node *n, int fd, bool *ret_owned)
 {
 	int surplus = -1;
 
@@ -519,6 +538,20 @@ static int cache_offer(struct node_table *t, struct node *n, int fd, bool *ret_o
 	return fd;
 }
 
+void node_cache_own(struct node_table *t, struct node *n)
+{
+	int surplus = -1;
+
+	node_lock(t);
+	if (n->fd >= 0 && !n->fd_cached) {
+		surplus = cache_evict(t, n->id);
+		n->fd_cached = surplus != NOT_CACHED;
+	}
+	node_unlock(t);
+	if (surplus >= 0)
+		close(surplus);
+}
+
 int node_fd(struct node_table *t, struct node *n, struct node_fd *ret)
 {
 	bool owned = true;
@@ -531,11 +564,11 @@ int node_fd(struct node_table *t, struct node *n, struct node_fd *ret)
 		*ret = (struct node_fd){fd, false};
 		return 0;
 	}
-	fd = open_by_handle(t, n, O_PATH);
+	fd = t->handles ? open_by_handle(t, n, O_PATH) : node_place_open(t, n);
 	if (fd < 0)
 		return fd;
 	if (S_ISDIR(n->type))
-		fd = cache_offer(t, n, fd, &owned);
+		fd = node_cache_offer(t, n, fd, &owned);
 	*ret = (struct node_fd){fd, owned};
 	return 0;
 }
@@ -544,4 +577,19 @@ void node_fd_done(const struct node_fd *fd)
 {
 	if (fd->owned)
 		close(fd->fd);
+}
+
+int node_open(struct node_table *t, struct node *n, int flags)
+{
+	struct node_fd fd;
+	int r;
+
+	if (t->handles && n != t->root)
+		return open_by_handle(t, n, flags);
+	r = node_fd(t, n, &fd);
+	if (r < 0)
+		return r;
+	r = store_reopen(fd.fd, flags);
+	node_fd_done(&fd);
+	return r;
 }

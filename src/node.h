@@ -2,8 +2,9 @@
 /*
  * The inodes that the kernel knows of. A node is reached by the id that FUSE carries (an index with a
  * generation, slots.h), and is found again by what the lower says an inode is: its file handle where the file
- * system has handles (no fd is held then), else device and inode number with an O_PATH fd that keeps them
- * from being used again. Any thread. One lock (docs/locking.md), never held across a system call.
+ * system has handles, else by its place: its directory and name, checked by device, inode number and time of
+ * birth (node_place.c). Few fds are held. Any thread. One lock (docs/locking.md), never held across a system
+ * call.
  */
 #ifndef CKRFS_NODE_H
 #define CKRFS_NODE_H
@@ -32,18 +33,20 @@ union node_private {
 
 struct node {
 	uint64_t id;
-	uint64_t lookups; /* how often the kernel was told of it and has not forgotten */
-	uint32_t refs;    /* requests and handles that use it now */
+	uint64_t lookups;  /* how often the kernel was told of it and has not forgotten */
+	uint32_t refs;     /* requests and handles that use it now */
+	uint32_t children; /* nodes whose place is in it */
 	uint32_t hash;
-	struct node *next; /* in the hash bucket */
+	struct node *next;        /* in the hash bucket */
+	struct node_place *place; /* without handles: where it is found again */
 	uint64_t dev, ino;
 	union node_private private;
-	int fd;        /* O_PATH, or -1: directories in use, and everything without handles */
+	int fd;        /* O_PATH, or -1: directories in use, and what has neither handle nor place */
 	uint16_t type; /* S_IFMT bits of the mode */
 	bool iv_known;
 	bool fd_cached; /* fd counts in the table's cache and may be closed when refs is 0 */
 	int16_t handle_type;
-	uint8_t handle_size; /* 0: no handle */
+	uint8_t handle_size;
 	uint8_t handle[];
 };
 
@@ -61,13 +64,25 @@ struct node *node_get(struct node_table *t, uint64_t id);
 void node_put(struct node_table *t, struct node *n);
 
 /*
- * Finds the inode that name is in dir_fd, or makes a node for it; counts one lookup by the kernel and returns
- * attributes. The kernel forgets it by node_forget(); a caller who cannot tell the kernel undoes with
- * node_forget(t, *ret_id, 1). 2 system calls; 3 when there are no handles.
+ * Finds the inode that name is in dir_fd, an fd of dir, or makes a node for it; counts one lookup by the
+ * kernel and returns attributes. The kernel forgets it by node_forget(); a caller who cannot tell the kernel
+ * undoes with node_forget(t, *ret_id, 1). The caller has a reference to dir. 3 system calls; 4 when there are
+ * no handles.
  */
-int node_lookup(struct node_table *t, int dir_fd, const char *name, struct stat *ret_st, uint64_t *ret_id);
-/* The same for what is open already; the fd stays the caller's. 2 system calls. */
-int node_lookup_fd(struct node_table *t, int fd, struct stat *ret_st, uint64_t *ret_id);
+int node_lookup(struct node_table *t, struct node *dir, int dir_fd, const char *name, struct stat *ret_st,
+		uint64_t *ret_id);
+/* The same for what is open already under that name, NULL: under none; the fd stays the caller's. */
+int node_lookup_fd(struct node_table *t, int fd, struct node *dir, const char *name, struct stat *ret_st,
+		   uint64_t *ret_id);
+
+/*
+ * A name that is about to be removed, replaced or moved away. Without handles the inode that has it keeps an
+ * fd from here on; it is returned with a reference, or NULL. When that was done, or has failed, node_settle()
+ * follows for each name that was or may have become one (left: what node_leaving() gave for it, is put): what
+ * has the name then is found there. With handles both do nothing.
+ */
+struct node *node_leaving(struct node_table *t, struct node *dir, int dir_fd, const char *name);
+void node_settle(struct node_table *t, struct node *dir, int dir_fd, const char *name, struct node *left);
 
 void node_forget(struct node_table *t, uint64_t id, uint64_t lookups);
 

@@ -224,21 +224,11 @@ static int open_unfinished(struct rekey *k, struct error *err)
 	return check_owner(k, err);
 }
 
-static int check_slots(struct rekey *k, struct error *err)
-{
-	struct stat st;
-
-	if (k->params->drop_slots || store_stat(k->old_root, GENERATION_SLOTS_FILE, &st) == -ENOENT)
-		return 0;
-	error_set(err, -ENOTEMPTY, EXIT_STATUS_FAILED,
-		  "the volume has more keys (slots), which cannot be carried over and would be lost");
-	error_hint(err, "ckrfs rekey %s --drop-slots ...   (and add them anew)", k->params->source);
-	return -ENOTEMPTY;
-}
-
 static int open_volume(struct rekey *k, struct error *err)
 {
-	struct format_params format = {.kind = k->params->format, .scrypt_memory = k->params->scrypt_memory};
+	/* As a mount would: the log that a killed one left is played back before anything is copied. */
+	struct format_params format = {
+		.kind = k->params->format, .scrypt_memory = k->params->scrypt_memory, .may_repair = true};
 	int r = open_locked(k, k->params->source, true, &k->old_lower, &k->old_root, err);
 
 	if (r == -EBUSY) {
@@ -254,7 +244,7 @@ static int open_volume(struct rekey *k, struct error *err)
 	format.root_fd = k->old_root;
 	r = format_open(&format, &k->old, err);
 	if (r == 0)
-		r = check_slots(k, err);
+		r = rekey_slots_check(k, err);
 	return r < 0 ? r : open_unfinished(k, err);
 }
 
@@ -626,6 +616,7 @@ int rekey_run(struct rekey *k, struct rekey_result *ret, struct error *err)
 		if (r == 0)
 			r = exchange(k, err);
 	}
+	memcpy(result.dropped, k->slots, sizeof(result.dropped));
 	memcpy(result.old_key, k->state.old_key, sizeof(result.old_key));
 	memcpy(result.new_key, k->state.new_key, sizeof(result.new_key));
 	if (r == 0)

@@ -30,11 +30,14 @@ struct rekey_params {
 	void *progress_ctx;
 };
 
+enum { REKEY_SLOTS_ROOM = 512 };
+
 struct rekey_result {
 	uint64_t files, bytes; /* in the volume; 0 when only an earlier run was finished */
 	char old_key[33], new_key[33];
 	char kept[256]; /* where the old generation is still, beside the volume; empty if it is gone */
-	bool in_use;    /* it is there because a read-only mount uses it */
+	char dropped[REKEY_SLOTS_ROOM]; /* key slots that were lost, in words */
+	bool in_use;                    /* it is there because a read-only mount uses it */
 	bool resumed;
 };
 

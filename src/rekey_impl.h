@@ -33,6 +33,11 @@ int place_exchange(const struct place *p, struct error *err);
 /* Nothing in it but what generation_write() may have left? 1 yes, 0 no. */
 int place_is_empty(int dir_fd);
 
+/* ---- rekey_slots.c ---- */
+
+/* Fills k->slots. Refuses, naming them, unless they may be lost. */
+int rekey_slots_check(struct rekey *k, struct error *err);
+
 /* ---- rekey_remove.c: by fds, beneath, raw names; depth is bounded by the number of fds ---- */
 
 /* Everything in the directory but its state file. Other file systems beneath it: -EXDEV. */
@@ -69,6 +74,7 @@ struct rekey {
 	struct generation state;
 	bool resumed; /* the new generation has something of an earlier run */
 	bool needs_keys;
+	char slots[REKEY_SLOTS_ROOM]; /* that are lost, in words; rekey_slots_check() */
 	struct format_io io[2];
 	struct links links;
 	enum rekey_phase phase;

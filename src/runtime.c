@@ -26,7 +26,7 @@ static int runtime_path(char *path, size_t size, struct error *err)
 
 	if (own && *own)
 		n = snprintf(path, size, "%s", own);
-	else if (geteuid() == 0)
+	else if (geteuid() == 0 && !(xdg && *xdg && namespace_is_partial()))
 		n = snprintf(path, size, RUNTIME_SYSTEM);
 	else if (xdg && *xdg)
 		n = snprintf(path, size, "%s/ckrfs", xdg);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The runtime directory: what is mounted now. $CKRFS_RUNTIME_DIR, else /run/ckrfs for root,
- * $XDG_RUNTIME_DIR/ckrfs for others. Below it:
+ * $XDG_RUNTIME_DIR/ckrfs for others, and for root of a user namespace if that is set. Below it:
  *   mounts/NAME/lock     locked by the keeper as long as it lives, which tells a live mount from a dead one
  *   mounts/NAME/mount    target, source and keeper's pid, for cleaning up after a keeper that was killed
  *   mounts/NAME/control  the control socket

@@ -15,6 +15,7 @@
 
 #include "cleanup.h"
 #include "cpu_latency.h"
+#include "idmap.h"
 #include "log.h"
 #include "sandbox.h"
 #include "server_check.h"
@@ -28,11 +29,12 @@ struct server {
 	const struct mount *mount;
 	int channel;
 	int latency_fd; /* -1: none */
-	unsigned protections;
+	unsigned protections, features;
 	struct fs *fs; /* while it serves */
 	struct server_check *check;
-	pthread_t commander;  /* takes the keeper's commands */
-	pthread_mutex_t lock; /* guards the members below */
+	struct idmap *uid_map, *gid_map; /* NULL: none; live as long as the process */
+	pthread_t commander;             /* takes the keeper's commands */
+	pthread_mutex_t lock;            /* guards the members below */
 	size_t n_damages;
 	uint64_t damages[DAMAGES_REMEMBERED];
 };
@@ -124,6 +126,7 @@ static void send_ready(void *ctx)
 	struct server_message msg = {.type = SERVER_READY};
 
 	msg.protections = s->protections;
+	msg.features = s->features;
 	send_message(s->channel, &msg, 0);
 }
 
@@ -385,6 +388,40 @@ static int no_passthrough(const struct mount *m, struct error *err)
 	return -EOPNOTSUPP;
 }
 
+/* Whose things are. The texts were checked when they were set. */
+static int identity_fill(struct server *s, struct fs_params *params, struct error *err)
+{
+	const struct config *cfg = s->mount->config;
+	int r = 0;
+
+	if (cfg->uid_map)
+		r = idmap_parse(cfg->uid_map, &s->uid_map, NULL);
+	if (r == 0 && cfg->gid_map)
+		r = idmap_parse(cfg->gid_map, &s->gid_map, NULL);
+	if (r == 0 && cfg->present_owner)
+		r = idmap_parse_owner(cfg->present_owner, &params->owner_uid, &params->owner_gid);
+	if (r < 0)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot set up the maps of ids");
+	params->uid_map = s->uid_map;
+	params->gid_map = s->gid_map;
+	params->one_owner = cfg->present_owner;
+	params->idmapped = cfg->idmap;
+	/* All that is made belongs to who mounts. */
+	params->act_as_caller = geteuid() == 0 && !params->one_owner;
+	return 0;
+}
+
+static int serve_error(const struct mount *m, int r, struct error *err)
+{
+	if (r == -EOPNOTSUPP && m->config->passthrough == CONFIG_YES &&
+	    atomic_load(&m->stats->passthrough) > FS_PASSTHROUGH_ACTIVE)
+		return no_passthrough(m, err);
+	if (r == -EOPNOTSUPP && m->config->idmap)
+		return error_set(err, r, EXIT_STATUS_UNSUPPORTED,
+				 "idmap = yes: the kernel's FUSE has no idmapped mounts, Linux 6.12 has");
+	return error_errno(err, r, EXIT_STATUS_FAILED, "the FUSE device failed");
+}
+
 static int serve(struct server *s, struct error *err)
 {
 	const struct mount *m = s->mount;
@@ -400,7 +437,6 @@ static int serve(struct server *s, struct error *err)
 		.passthrough = cfg->passthrough != CONFIG_NO,
 		.passthrough_needed = cfg->passthrough == CONFIG_YES,
 		.shared = cfg->shared,
-		.act_as_caller = geteuid() == 0,
 		.attr_timeout_ms = cfg->attr_timeout_ms,
 		.entry_timeout_ms = cfg->entry_timeout_ms,
 		.negative_timeout_ms = cfg->negative_timeout_ms,
@@ -416,9 +452,13 @@ static int serve(struct server *s, struct error *err)
 	int r = format_start(m->format, damage_found, s, err);
 
 	if (r == 0)
+		r = identity_fill(s, &params, err);
+	if (r == 0)
 		r = fs_new(&params, &s->fs, err);
 	if (r < 0)
 		return r;
+	s->features = (fs_has_handles(s->fs) ? SERVER_FILE_HANDLES : 0) |
+		      (params.act_as_caller ? SERVER_CALLER_IDS : 0);
 	r = server_check_start(&check_params, &s->check, err);
 	if (r < 0) {
 		fs_free(s->fs);
@@ -427,9 +467,7 @@ static int serve(struct server *s, struct error *err)
 	r = serve_commanded(s);
 	server_check_stop(s->check);
 	fs_free(s->fs);
-	if (r == -EOPNOTSUPP && cfg->passthrough == CONFIG_YES)
-		return no_passthrough(m, err);
-	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "the FUSE device failed") : 0;
+	return r < 0 ? serve_error(m, r, err) : 0;
 }
 
 static void __attribute__((noreturn)) server_run(const struct mount *m, int channel)

@@ -25,12 +25,20 @@ struct server_command {
 	uint64_t timeout_ms;
 };
 
+enum server_feature {
+	SERVER_FILE_HANDLES = 1 << 0, /* inodes are found by handle */
+	SERVER_CALLER_IDS = 1 << 1,   /* what is created belongs to who creates it */
+};
+
 /* What the server tells its keeper: one packet each. */
 struct server_message {
 	enum server_message_type type;
 	union {
-		unsigned protections; /* READY: enum sandbox_protection */
-		struct error error;   /* FAILED */
+		struct {                      /* READY */
+			unsigned protections; /* enum sandbox_protection */
+			unsigned features;    /* enum server_feature */
+		};
+		struct error error; /* FAILED */
 		struct {
 			int level; /* enum log_level */
 			char line[1008];

@@ -18,31 +18,63 @@ static struct slot *slot_of(const struct slots *s, uint64_t id)
 	uint32_t index = (uint32_t)id;
 	struct slot *slot;
 
-	if (index / SLOTS_CHUNK >= s->n_chunks)
+	if (index / SLOTS_CHUNK >= s->n_chunks || !s->chunks[index / SLOTS_CHUNK])
 		return NULL;
 	slot = slot_at(s, index);
 	return slot->item && slot->generation == id >> 32 ? slot : NULL;
 }
 
-static int slots_grow(struct slots *s)
+/* The places of a chunk that are free become the first ones of the free list. */
+static void chunk_link(struct slots *s, uint32_t c)
+{
+	for (uint32_t i = SLOTS_CHUNK; i-- > 0;) {
+		struct slot *slot = &s->chunks[c][i];
+
+		if (slot->item)
+			continue;
+		slot->next_free = s->free;
+		s->free = c * SLOTS_CHUNK + i + 1;
+	}
+}
+
+/* Where a chunk is missing, or behind the last one. */
+static int chunk_place(struct slots *s, uint32_t *ret)
 {
 	struct slot **chunks;
-	struct slot *chunk;
-	uint32_t base = s->n_chunks * SLOTS_CHUNK;
 
+	for (uint32_t c = 0; s->n_missing && c < s->n_chunks; c++)
+		if (!s->chunks[c]) {
+			*ret = c;
+			return 0;
+		}
 	if (s->n_chunks >= UINT32_MAX / SLOTS_CHUNK - 1)
 		return -ENFILE;
 	chunks = reallocarray(s->chunks, s->n_chunks + 1, sizeof(*chunks));
 	if (!chunks)
 		return -ENOMEM;
+	chunks[s->n_chunks] = NULL;
 	s->chunks = chunks;
+	s->n_missing++;
+	*ret = s->n_chunks++;
+	return 0;
+}
+
+static int slots_grow(struct slots *s)
+{
+	struct slot *chunk;
+	uint32_t c;
+	int r = chunk_place(s, &c);
+
+	if (r < 0)
+		return r;
 	chunk = calloc(SLOTS_CHUNK, sizeof(*chunk));
 	if (!chunk)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < SLOTS_CHUNK; i++)
-		chunk[i].next_free = i + 1 < SLOTS_CHUNK ? base + i + 2 : 0;
-	s->chunks[s->n_chunks++] = chunk;
-	s->free = base + 1;
+		chunk[i].generation = s->generation;
+	s->chunks[c] = chunk;
+	s->n_missing--;
+	chunk_link(s, c);
 	return 0;
 }
 
@@ -92,10 +124,39 @@ void *slots_remove(struct slots *s, uint64_t id)
 	return item;
 }
 
+/* Frees the chunk if no place of it is in use. */
+static void chunk_trim(struct slots *s, uint32_t c)
+{
+	uint32_t highest = s->generation;
+
+	for (uint32_t i = 0; i < SLOTS_CHUNK; i++) {
+		if (s->chunks[c][i].item)
+			return;
+		if (s->chunks[c][i].generation > highest)
+			highest = s->chunks[c][i].generation;
+	}
+	/* Ids that were given out for these places must not come again. */
+	s->generation = highest;
+	free(s->chunks[c]);
+	s->chunks[c] = NULL;
+	s->n_missing++;
+}
+
+void slots_trim(struct slots *s)
+{
+	s->free = 0;
+	for (uint32_t c = s->n_chunks; c-- > 0;) {
+		if (s->chunks[c])
+			chunk_trim(s, c);
+		if (s->chunks[c])
+			chunk_link(s, c);
+	}
+}
+
 void slots_each(const struct slots *s, void (*fn)(void *ctx, void *item), void *ctx)
 {
 	for (uint32_t c = 0; c < s->n_chunks; c++)
-		for (uint32_t i = 0; i < SLOTS_CHUNK; i++)
+		for (uint32_t i = 0; s->chunks[c] && i < SLOTS_CHUNK; i++)
 			if (s->chunks[c][i].item)
 				fn(ctx, s->chunks[c][i].item);
 }
@@ -105,8 +166,13 @@ size_t slots_ids(const struct slots *s, uint32_t *at, uint64_t *ret_ids, size_t 
 	size_t n = 0;
 
 	for (; n < max && *at / SLOTS_CHUNK < s->n_chunks; (*at)++) {
-		const struct slot *slot = slot_at(s, *at);
+		const struct slot *slot;
 
+		if (!s->chunks[*at / SLOTS_CHUNK]) {
+			*at |= SLOTS_CHUNK - 1;
+			continue;
+		}
+		slot = slot_at(s, *at);
 		if (slot->item)
 			ret_ids[n++] = (uint64_t)slot->generation << 32 | *at;
 	}

@@ -17,10 +17,12 @@ struct slot {
 };
 
 struct slots {
-	struct slot **chunks; /* of SLOTS_CHUNK places each; a place never moves */
+	struct slot **chunks; /* of SLOTS_CHUNK places each; a place never moves. NULL: given back */
 	uint32_t n_chunks;
-	uint32_t free; /* index + 1 of the first free place, 0: none */
+	uint32_t n_missing; /* chunks that were given back */
+	uint32_t free;      /* index + 1 of the first free place, 0: none */
 	uint32_t used;
+	uint32_t generation; /* the highest of places that were given back */
 };
 
 #define SLOTS_EMPTY ((struct slots){0})
@@ -33,6 +35,9 @@ void *slots_get(const struct slots *s, uint64_t id);
 
 /* Takes the item out and returns it; NULL as above. */
 void *slots_remove(struct slots *s, uint64_t id);
+
+/* Gives back the memory of places that are free. */
+void slots_trim(struct slots *s);
 
 /* Calls fn for each item. */
 void slots_each(const struct slots *s, void (*fn)(void *ctx, void *item), void *ctx);

@@ -197,6 +197,18 @@ int store_stat_fd(int fd, struct stat *ret)
 	return fstat(fd, ret) < 0 ? -errno : 0;
 }
 
+int store_birth(int fd, struct timespec *ret)
+{
+	struct statx st;
+
+	if (statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, STATX_BTIME, &st) < 0)
+		return -errno;
+	if (!(st.stx_mask & STATX_BTIME))
+		return -EOPNOTSUPP;
+	*ret = (struct timespec){st.stx_btime.tv_sec, st.stx_btime.tv_nsec};
+	return 0;
+}
+
 int store_chmod(int fd, mode_t mode)
 {
 	return fchmodat(proc_fd, fd_name(fd).text, mode, 0) < 0 ? -errno : 0;
@@ -355,6 +367,17 @@ int store_seek(int fd, uint64_t offset, int whence, uint64_t *ret_offset)
 		return -errno;
 	*ret_offset = (uint64_t)r;
 	return 0;
+}
+
+ssize_t store_copy(int fd, uint64_t offset, int to_fd, uint64_t to, size_t size)
+{
+	off_t from_at = (off_t)offset, to_at = (off_t)to;
+	ssize_t n;
+
+	do {
+		n = copy_file_range(fd, &from_at, to_fd, &to_at, size, 0);
+	} while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n;
 }
 
 int store_fsync(int fd, bool data_only)

@@ -58,7 +58,8 @@ int store_open_handle(int mount_fd, const struct store_handle *h, int flags);
 
 int store_stat(int dir_fd, const char *name, struct stat *ret);
 int store_stat_fd(int fd, struct stat *ret);
-int store_chmod(int fd, mode_t mode); /* PROC */
+int store_birth(int fd, struct timespec *ret); /* -EOPNOTSUPP where the file system does not keep it */
+int store_chmod(int fd, mode_t mode);          /* PROC */
 int store_chown(int fd, uid_t uid, gid_t gid);
 int store_utimens(int fd, const struct timespec times[2]); /* PROC */
 /* Is this a file system that is known to overwrite what is allocated where it is? */
@@ -97,6 +98,8 @@ store_pwrite(int fd, const void *buf, size_t size,
 int store_truncate(int fd, uint64_t size);
 int store_fallocate(int fd, int mode, uint64_t offset, uint64_t length);
 int store_seek(int fd, uint64_t offset, int whence, uint64_t *ret_offset);
+/* copy_file_range(2): as much as the lower copies at once, without the bytes passing through here. */
+ssize_t store_copy(int fd, uint64_t offset, int to_fd, uint64_t to, size_t size);
 int store_fsync(int fd, bool data_only);
 /* flock(2), exclusive, without waiting: -EAGAIN. Ends with the last fd of this open. */
 int store_lock(int fd);

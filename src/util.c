@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "util.h"
 
+#include "cleanup.h"
+
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <malloc.h>
 #include <stdio.h>
@@ -426,4 +429,17 @@ void __attribute__((noinline)) free_wiped(void *p)
 	if (p)
 		explicit_bzero(p, malloc_usable_size(p));
 	free(p);
+}
+
+bool namespace_is_partial(void)
+{
+	autofd int fd = open("/proc/self/uid_map", O_RDONLY | O_CLOEXEC);
+	unsigned long inside, outside, count;
+	char text[128];
+	ssize_t n = fd < 0 ? -1 : read_full(fd, text, sizeof(text) - 1);
+
+	if (n <= 0)
+		return false;
+	text[n] = '\0';
+	return sscanf(text, "%lu %lu %lu", &inside, &outside, &count) == 3 && count < UINT32_MAX;
 }

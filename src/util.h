@@ -65,6 +65,10 @@ ssize_t base64_decode(enum base64_kind kind, const char *src, size_t n, void *ds
 /* Lower-case hex; dst holds 2n+1. */
 void hex_encode(const void *src, size_t n, char *dst);
 
+/* Is the user namespace one in which some users have no number? Their files then seem to belong to 65534, and
+ * root is not the machine's. */
+bool namespace_is_partial(void);
+
 /* Milliseconds of CLOCK_MONOTONIC, and of CLOCK_BOOTTIME, which counts while the machine sleeps too. */
 uint64_t monotonic_ms(void);
 uint64_t boottime_ms(void);

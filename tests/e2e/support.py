@@ -20,7 +20,8 @@ BINARY = BUILD / "ckrfs"
 TOOLS = Path(os.environ.get("CKRFS_TOOLS_DIR", BUILD / "tests" / "tools"))
 UID = 1000  # the unprivileged user of the tests; needs no entry in /etc/passwd
 
-DONE, FAILED, USAGE, PARTLY, NO_VOLUME, BUSY, WRONG_KEY, NO_KEY, CONFIG, UNSUPPORTED = 0, 1, 2, 3, 10, 11, 12, 13, 14, 15
+DONE, FAILED, USAGE, PARTLY, DAMAGED, REPAIRED = range(6)
+NO_VOLUME, BUSY, WRONG_KEY, NO_KEY, CONFIG, UNSUPPORTED = 10, 11, 12, 13, 14, 15
 
 SANITIZER_WORDS = (b"ERROR: AddressSanitizer", b"runtime error:", b"WARNING: ThreadSanitizer",
                    b"ERROR: LeakSanitizer", b"ERROR: UndefinedBehaviorSanitizer")

@@ -10,7 +10,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import BUSY, DONE, FAILED, NO_VOLUME, PARTLY, UNSUPPORTED, USAGE, WRONG_KEY, Gocryptfs, errno_of, run, wait_until
+from support import (BUSY, DAMAGED, DONE, FAILED, NO_VOLUME, PARTLY, UNSUPPORTED, USAGE, WRONG_KEY, Gocryptfs, alive, errno_of, run,
+                     wait_until)
+from test_crash import Killer, flush, rewrite
 from test_interop import assert_same, make_tree, picture
 
 STATE = "gocryptfs.longname.ckrfs-rekey.name"
@@ -571,13 +573,74 @@ def test_old_generation_kept(ck):
     assert_same(tree_of(ck, volume.cipher, how="gocryptfs"), wanted)
 
 
+def add_slot(ck, source, name):
+    new = ck.key_file(f"passphrase of {name}", "slot")
+    ck.run("key", "add", source, name, "--key", f"file:{ck.dir}/key", "--new-key", f"file:{new}", "--scrypt-n", "10", status=DONE)
+
+
 def test_slots_are_not_lost_in_silence(ck):
+    """They are named, before and after."""
     volume, _ = small_volume(ck)
-    (volume.cipher / "gocryptfs.longname.ckrfs-keys.name").write_text("{}")
+    slots = volume.cipher / "gocryptfs.longname.ckrfs-keys.name"
+    for name in ("laptop", "paper"):
+        add_slot(ck, volume.cipher, name)
     done = rekey(ck, volume.cipher, status=FAILED)
-    assert "slots" in done.stderr and "--drop-slots" in done.stderr and beside(volume.cipher) == []
+    assert done.stderr == (f'ckrfs: cannot rekey "{volume.cipher}": the volume has further keys (slots) that cannot be carried '
+                           "over and would be lost: laptop, paper\n"
+                           f"  try: ckrfs rekey {volume.cipher} --drop-slots ...   (and add them anew)\n")
+    assert beside(volume.cipher) == [] and slots.exists()
+    done = rekey(ck, volume.cipher, "--drop-slots")
+    assert "lost with the old master key: the keys (slots) laptop, paper\nadd them anew with: ckrfs key add\n" in done.stdout
+    assert not slots.exists()
+    add_slot(ck, volume.cipher, "laptop")
+    ck.run("key", "remove", volume.cipher, "laptop", "--key", f"file:{ck.dir}/key", status=DONE)
+    assert "slots" not in rekey(ck, volume.cipher).stdout  # there is none any more
+    slots.write_text("{}")
+    done = rekey(ck, volume.cipher, status=FAILED)
+    assert "would be lost: whose names cannot be read" in done.stderr
     rekey(ck, volume.cipher, "--drop-slots")
-    assert not (volume.cipher / "gocryptfs.longname.ckrfs-keys.name").exists()
+
+
+def test_many_slots_are_named_as_far_as_there_is_room(ck):
+    volume, _ = small_volume(ck)
+    key = ck.key_file(os.urandom(32), "raw")
+    for i in range(12):
+        ck.run("key", "add", volume.cipher, f"{i:02}" + "n" * 62, "--key", f"file:{ck.dir}/key", "--new-key", f"file:{key}?fmt=raw",
+               status=DONE)
+    done = rekey(ck, volume.cipher, status=FAILED)
+    assert re.search("would be lost: (0[0-6]n{62}, ){7}and 5 more\n", done.stderr)
+
+
+def test_the_log_of_a_killed_mount_is_played_back(ck):
+    """Blocks that a kill tore are in the log: rekey mends them, as the next mount would have."""
+    killer = Killer(ck)
+    old, new, torn = b"a" * 50000, b"a" * 100 + b"b" * 40000 + b"a" * 9900, 0
+    for n in range(1, 12):
+        killer.mount()
+        (Path(ck.mnt) / "f").write_bytes(old)
+        flush(ck.mnt)
+        killer.control["tear"] = 1
+        killer.control["countdown"] = n
+        with contextlib.suppress(OSError):
+            rewrite(Path(ck.mnt) / "f", 100, b"b" * 40000)
+        died = killer.control["countdown"] <= 0
+        killer.control["countdown"] = 0
+        if died:
+            wait_until("the server to end", lambda: not alive(killer.server))
+        killer.umount()
+        if not died:
+            break
+        damaged = ck.run("check", killer.volume.cipher, "--key", f"file:{ck.dir}/key").returncode == DAMAGED
+        torn += damaged
+        if damaged:
+            rekey(ck, killer.volume.cipher)
+            is_clean(killer.volume.cipher)
+            with killer.volume.mounted(ck.dir / "peer", read_only=True) as peer:
+                seen = (peer / "f").read_bytes()
+            assert len(seen) == len(old)
+            for at in range(0, len(seen), 4096):
+                assert seen[at:at + 4096] in (old[at:at + 4096], new[at:at + 4096])
+    assert torn and not died
 
 
 def test_a_full_disk(ck):

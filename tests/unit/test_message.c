@@ -104,6 +104,7 @@ static const struct message_status example = {
 	.secret_memory = "memfd_secret",
 	.passthrough = "not with this format",
 	.protections = "no-core empty-root",
+	.missing = "landlock file-handles",
 	.key_watch = "poll",
 	.last_error = "no key in \"x\"",
 	.since = 1790000000,
@@ -128,6 +129,24 @@ static void status_goes_around(void **state)
 	assert_int_equal(message_format_status(&example, &text), 0);
 	assert_int_equal(message_response_parse(text, strlen(text), &got, &err), 0);
 	assert_memory_equal(&got, &example, sizeof(got));
+}
+
+/* A keeper that runs since before the member was added. */
+static void an_older_keeper_is_understood(void **state)
+{
+	static const char member[] = ",\"missing\":[\"landlock\",\"file-handles\"]";
+	autofree char *text = NULL;
+	struct message_status got = {.missing = "?"};
+	struct error err = ERROR_NONE;
+	char *at;
+
+	assert_int_equal(message_format_status(&example, &text), 0);
+	at = strstr(text, member);
+	assert_non_null(at);
+	memmove(at, at + strlen(member), strlen(at + strlen(member)) + 1);
+	assert_int_equal(message_response_parse(text, strlen(text), &got, &err), 0);
+	assert_string_equal(got.missing, "");
+	assert_string_equal(got.name, "web");
 }
 
 static void errors_go_around(void **state)
@@ -265,6 +284,7 @@ int main(void)
 		cmocka_unit_test(bad_requests_are_named),
 		cmocka_unit_test(a_giant_is_refused),
 		cmocka_unit_test(status_goes_around),
+		cmocka_unit_test(an_older_keeper_is_understood),
 		cmocka_unit_test(errors_go_around),
 		cmocka_unit_test(done_carries_no_status),
 		cmocka_unit_test(bad_answers_are_refused),

@@ -242,6 +242,13 @@ static int child_writes(void *arg)
 	return 0;
 }
 
+/* Sanitizers make mlock(2) do nothing. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { LOCKS = 0 };
+#else
+enum { LOCKS = 1 };
+#endif
+
 /* Whether the page that holds at is locked and left out of core files. */
 static bool is_kept_in(const void *at)
 {
@@ -256,7 +263,7 @@ static bool is_kept_in(const void *at)
 		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
 			here = (uintptr_t)at >= from && (uintptr_t)at < to;
 		else if (here && strncmp(line, "VmFlags:", 8) == 0)
-			kept = strstr(line, " lo") && strstr(line, " dd");
+			kept = (!LOCKS || strstr(line, " lo")) && strstr(line, " dd");
 	}
 	fclose(maps);
 	return kept;

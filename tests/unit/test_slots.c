@@ -108,12 +108,51 @@ static void ids_are_given_in_parts(void **state)
 			assert_int_equal(part[i], ids[seen++]);
 		}
 	assert_int_equal(seen, 999);
+	/* Those in memory that was given back are passed over. */
+	for (int i = 0; i < 999; i++)
+		if (i % 3)
+			slots_remove(&s, ids[i]);
+	slots_trim(&s);
+	at = 0;
+	assert_int_equal(slots_ids(&s, &at, part, 7), 0);
+	assert_int_equal(slots_add(&s, &item, &ids[0]), 0);
+	at = 0;
+	assert_int_equal(slots_ids(&s, &at, part, 7), 1);
+	assert_int_equal(part[0], ids[0]);
+	slots_free(&s);
+}
+
+static void memory_comes_back_and_ids_do_not(void **state)
+{
+	enum { MANY = 2000, STAYS = 700 };
+	static uint64_t ids[MANY], later[MANY];
+	struct slots s = SLOTS_EMPTY;
+	int item;
+
+	for (int i = 0; i < MANY; i++)
+		assert_int_equal(slots_add(&s, &item, &ids[i]), 0);
+	for (int i = 0; i < MANY; i++)
+		if (i != STAYS)
+			assert_ptr_equal(slots_remove(&s, ids[i]), &item);
+	slots_trim(&s);
+	assert_int_equal(s.n_missing, s.n_chunks - 1);
+	assert_ptr_equal(slots_get(&s, ids[STAYS]), &item);
+	for (int i = 0; i < MANY; i++)
+		assert_int_equal(slots_add(&s, &item, &later[i]), 0);
+	assert_int_equal(s.n_missing, 0);
+	for (int i = 0; i < MANY; i++) {
+		assert_ptr_equal(slots_get(&s, later[i]), &item);
+		if (i != STAYS)
+			assert_null(slots_get(&s, ids[i]));
+	}
+	assert_int_equal(s.used, MANY + 1);
 	slots_free(&s);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(memory_comes_back_and_ids_do_not),
 		cmocka_unit_test(ids_are_never_zero_or_root),
 		cmocka_unit_test(finds_what_was_added),
 		cmocka_unit_test(stale_ids_are_not_found),
