@@ -179,12 +179,14 @@ int keyring_watch_open(const struct keyring *ring, int32_t key, struct keyring_w
 }
 
 /* What it was does not matter: who is woken looks. */
-void keyring_watch_read(const struct keyring_watch *watch)
+bool keyring_watch_read(const struct keyring_watch *watch)
 {
+	bool any = false;
 	char buf[1024];
 
 	while (read(watch->fd, buf, sizeof(buf)) > 0)
-		;
+		any = true;
+	return any;
 }
 
 void keyring_watch_close(struct keyring_watch *watch)
