@@ -316,6 +316,17 @@ int sha256(const void *data, size_t size, uint8_t ret[32])
 	return EVP_Digest(data, size, ret, NULL, alg.sha256, NULL) == 1 ? 0 : -ENOMEM;
 }
 
+int sha256_secret(const struct secret *data, size_t size, uint8_t ret[32])
+{
+	int r;
+
+	crypto_scope_enter();
+	r = sha256(secret_data(data), size, ret);
+	crypto_scope_leave();
+	secret_stack_wipe();
+	return r;
+}
+
 int sha512_secret(const struct secret *data, struct secret **ret)
 {
 	autosecret struct secret *out = NULL;

@@ -69,6 +69,9 @@ int scrypt_derive(const struct secret *password, const void *salt, size_t salt_s
 
 int sha256(const void *data, size_t size, uint8_t ret[32]);
 
+/* Of the first size bytes of a secret; nothing of them stays on the stack. */
+int sha256_secret(const struct secret *data, size_t size, uint8_t ret[32]);
+
 /* SHA-512 of a secret, as a new one of 64 bytes. */
 int sha512_secret(const struct secret *data, struct secret **ret);
 

@@ -21,7 +21,7 @@
  */
 enum {
 	LOOK_MS = 500,
-	LOOK_WATCHED_MS = 5000,
+	LOOK_WATCHED_MS = 30000,
 	LOOK_MISSING_MS = 200,
 	TIMES_MIN_MS = 500,
 	TIMES_MAX_MS = 10000
@@ -341,8 +341,7 @@ void keeper_life_event(struct keeper_life *l)
 
 	if (read(l->timer_fd, &ticks, sizeof(ticks)) < 0 && errno != EAGAIN)
 		return;
-	if (l->watch.fd >= 0 && l->look) {
-		keyring_watch_read(&l->watch);
+	if (l->watch.fd >= 0 && keyring_watch_read(&l->watch) && l->look) {
 		l->look = 1;
 		l->look_at_times = 0;
 	}

@@ -70,14 +70,14 @@ int keyring_set_timeout(int32_t key, uint64_t ms);
 /*
  * A pipe that becomes readable when something happens to the key or to the manager's ring, where it must be
  * (watch_queue, Linux 5.8): -EOPNOTSUPP, -ENOPKG and others where that cannot be had. Only that a key's time
- * is over is not told. keyring_watch_read() empties it.
+ * is over is not told. keyring_watch_read() empties it: was there anything?
  */
 struct keyring_watch {
 	int fd, other_fd; /* -1: not open */
 };
 #define KEYRING_WATCH_NONE ((struct keyring_watch){-1, -1})
 int keyring_watch_open(const struct keyring *ring, int32_t key, struct keyring_watch *ret);
-void keyring_watch_read(const struct keyring_watch *watch);
+bool keyring_watch_read(const struct keyring_watch *watch);
 void keyring_watch_close(struct keyring_watch *watch);
 
 /* For a child between fork and exec: leaves the mount's ring for a fresh, empty, anonymous session keyring.

@@ -65,7 +65,7 @@ static int read_digest(int32_t key, struct secret **room, uint8_t ret[32])
 		r = room_for((size_t)size, room);
 	}
 	if (r == 0)
-		r = sha256(secret_data(*room), used, ret);
+		r = sha256_secret(*room, used, ret);
 	explicit_bzero(secret_data(*room) + SALT_SIZE, used - SALT_SIZE);
 	return r;
 }
@@ -182,12 +182,14 @@ int keyring_watch_open(const struct keyring *ring, int32_t key, struct keyring_w
 }
 
 /* What it was does not matter: who is woken looks. */
-void keyring_watch_read(const struct keyring_watch *watch)
+bool keyring_watch_read(const struct keyring_watch *watch)
 {
+	bool any = false;
 	char buf[1024];
 
 	while (read(watch->fd, buf, sizeof(buf)) > 0)
-		;
+		any = true;
+	return any;
 }
 
 void keyring_watch_close(struct keyring_watch *watch)

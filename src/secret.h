@@ -77,6 +77,8 @@ bool secret_heap_owns(const void *p);
  */
 enum { SECRET_STACK = 32 << 10 };
 void secret_stack(void);
+/* Afterwards: overwrites them. */
+void secret_stack_wipe(void);
 
 static inline void cleanup_secret(struct secret **s)
 {

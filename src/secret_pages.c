@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -101,6 +102,13 @@ __attribute__((noinline)) void secret_stack(void)
 	madvise((void *)from, to - from, MADV_DONTDUMP);
 	generation = secret_pages_generation();
 	lowest = from;
+}
+
+__attribute__((noinline)) void secret_stack_wipe(void)
+{
+	char below[SECRET_STACK];
+
+	explicit_bzero(below, sizeof(below));
 }
 
 void secret_pages_note(enum secret_pages kind)

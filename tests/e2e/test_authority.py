@@ -11,7 +11,7 @@ import threading
 
 import pytest
 from manager import PASSPHRASE
-from support import BINARY, CONFIG, DONE, FAILED, UID, WRONG_KEY, as_user, child, forms, run, wait_until
+from support import BINARY, CONFIG, DONE, FAILED, REPO, UID, WRONG_KEY, as_user, child, forms, run, wait_until
 from test_mount import in_namespace
 
 OTHER = 1001
@@ -45,9 +45,7 @@ COMMANDS = ["status", "lock", "unlock", "refresh", "check", "umount"]
 
 def test_commands_are_all_of_them(ck):
     """The list above, by which the tests below walk, is the table's."""
-    source = (BINARY.parent.parent / "src" / "message.c")
-    table = re.search(r"commands\[\] = \{(.*?)\};", (source if source.exists() else __import__("support").REPO / "src" /
-                                                     "message.c").read_text(), re.S)[1]
+    table = re.search(r"commands\[\] = \{(.*?)\};", (REPO / "src" / "message.c").read_text(), re.S)[1]
     assert sorted(re.findall(r'"(\w+)"', table)) == sorted(COMMANDS)
 
 

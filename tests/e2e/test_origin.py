@@ -15,7 +15,7 @@ import pytest
 from manager import DESCRIPTION, PASSPHRASE, Key, join_session, keyctl, refusal, wait_for_lock, wait_for_unlock
 from support import DONE, NO_KEY, UID, WRONG_KEY, Gocryptfs, as_user, child, forms, run
 from test_containers import PROBE, container_with_keyctl
-from test_lock import outcome
+from test_lock import MARK, outcome, scan
 
 SOURCE = f"keyring:user:{DESCRIPTION}"
 
@@ -174,7 +174,6 @@ def test_ability_to_use_keys_is_the_locked_state_of_the_files(ck, kind):
 @both_formats
 def test_a_removed_key_is_wiped_and_the_files_locked_efficiently(ck, kind):
     """After the lock neither contents nor key are in the mount's processes (in depth: test_lock.py), nor in the page cache."""
-    from test_lock import MARK, scan
     with volume_of(ck, kind) as mnt:
         (mnt / "g").write_bytes(MARK * 1000)
         assert (mnt / "g").read_bytes() == MARK * 1000

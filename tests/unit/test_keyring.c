@@ -357,7 +357,7 @@ static void watching(void **state)
 		assert_int_equal(poll(&p, 1, 0), 0);
 		assert_int_equal(keyctl_update(key, "y", 1), 0);
 		assert_int_equal(poll(&p, 1, 10000), 1);
-		keyring_watch_read(&watch);
+		assert_true(keyring_watch_read(&watch));
 		assert_int_equal(poll(&p, 1, 0), 0);
 	}
 	keyring_watch_close(&watch);
