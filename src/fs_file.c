@@ -219,15 +219,13 @@ static int handle_for_file(struct fs *fs, struct node *node, struct format_file 
 	return 0;
 }
 
-static int empty_file(struct fs *fs, struct format_file *file)
+static int empty_file(struct fs *fs, struct node *node, struct format_file *file)
 {
 	struct format_io *io = fs_loop_io();
 	int r = io ? format_truncate(fs->p.format, file, io, 0) : -ENOMEM;
 
-	if (r == 0 && fs_transport_kills_suidgid()) {
-		r = fs_kill_suidgid(format_file_fd(file));
-		format_file_fd_done(file);
-	}
+	if (r == 0 && fs_transport_kills_suidgid())
+		r = fs_kill_suidgid(fs, node->id, file);
 	return r;
 }
 
@@ -238,7 +236,7 @@ static int open_node(struct fs *fs, struct node *node, struct fuse_file_info *fi
 	int r = fs_file_get(fs, node, writable, &file);
 
 	if (r == 0 && fi->flags & O_TRUNC) {
-		r = empty_file(fs, file);
+		r = empty_file(fs, node, file);
 		if (r < 0)
 			fs_file_put(fs, node);
 	}
@@ -291,7 +289,7 @@ static int create_finish(struct fs *fs, int fd, const struct fs_directory *dir, 
 	r = fs_file_adopt(fs, node, steal_fd(&own), &file);
 	/* It was there already, after all. A new one is left alone: its times have been told. */
 	if (r == 0 && fi->flags & O_TRUNC && ret_entry->attr.st_size > 0) {
-		r = empty_file(fs, file);
+		r = empty_file(fs, node, file);
 		ret_entry->attr.st_size = 0;
 		ret_entry->attr_timeout = 0;
 	}
@@ -444,10 +442,8 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 	if (fs_transport_is_cached_write())
 		r = mtime_hold(fs, fs_handle_get(fs, fi->fh)->node, file);
 	n = r < 0 ? r : format_write(fs->p.format, file, io, buf, size, (uint64_t)offset);
-	if (n >= 0 && fs_transport_kills_suidgid()) {
-		r = fs_kill_suidgid(format_file_fd(file));
-		format_file_fd_done(file);
-	}
+	if (n >= 0 && fs_transport_kills_suidgid())
+		r = fs_kill_suidgid(fs, ino, file);
 	if (n < 0 || r < 0) {
 		if (fs_transport_is_cached_write())
 			atomic_fetch_add(&fs->unflushed, 1);
@@ -484,7 +480,7 @@ static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset,
 		r = io ? format_fallocate(fs->p.format, file, io, mode, (uint64_t)offset, (uint64_t)length)
 		       : -ENOMEM;
 	if (r == 0)
-		r = fs_kill_suidgid_for(req, file);
+		r = fs_kill_suidgid_for(req, ino, file);
 	fs_reply_err(req, r);
 }
 
@@ -516,7 +512,7 @@ static void op_copy_file_range(fuse_req_t req, fuse_ino_t ino, off_t offset, str
 		n = format_copy(fs->p.format, file, (uint64_t)offset, to_file, (uint64_t)to,
 				min_u64(size, COPY_MAX));
 	if (n >= 0) {
-		r = fs_kill_suidgid_for(req, to_file);
+		r = fs_kill_suidgid_for(req, to_ino, to_file);
 		n = r < 0 ? r : n;
 	}
 	if (n < 0)
