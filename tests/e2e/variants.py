@@ -48,14 +48,18 @@ def configure(ck, variant, lower, **options):
     return None
 
 
+def check(ck, variant):
+    """Is what is mounted what the variant's name says?"""
+    state = ck.state()["passthrough"]
+    if variant == "passthrough" and state.startswith("the kernel does not offer it"):
+        kernel_lacks("FUSE passthrough")
+    assert (state == "active") == (variant == "passthrough"), state
+
+
 @contextlib.contextmanager
 def mounted(ck, variant, *options):
-    """A mount of it that is what its name says."""
     with ck.mounted("vol", None, *options) as at:
-        state = ck.state()["passthrough"]
-        if variant == "passthrough" and state.startswith("the kernel does not offer it"):
-            kernel_lacks("FUSE passthrough")
-        assert (state == "active") == (variant == "passthrough"), state
+        check(ck, variant)
         yield at
 
 
