@@ -426,28 +426,53 @@ static int mtime_hold(struct fs *fs, struct node *node, struct format_file *file
 	return 0;
 }
 
+/* What the kernel has taken into its cache it will not bring again: of that, a part is nothing. A disk that
+ * fills up says why when it is asked for the rest (fs/fuse/file.c does not look at how much was written). */
+static ssize_t write_cached(struct fs *fs, struct format_file *file, struct format_io *io, const char *buf,
+			    size_t size, uint64_t offset)
+{
+	size_t done = 0;
+	ssize_t n = 0;
+
+	while (done < size) {
+		n = format_write(fs->p.format, file, io, buf + done, size - done, offset + done);
+		if (n <= 0)
+			return n < 0 ? n : -EIO;
+		done += (size_t)n;
+	}
+	return (ssize_t)done;
+}
+
+static ssize_t write_for(struct fs *fs, struct node *node, struct format_file *file, const char *buf,
+			 size_t size, uint64_t offset)
+{
+	struct format_io *io = fs_loop_io();
+	int r;
+
+	if (!io)
+		return -ENOMEM;
+	if (!fs_transport_is_cached_write())
+		return format_write(fs->p.format, file, io, buf, size, offset);
+	r = mtime_hold(fs, node, file);
+	return r < 0 ? r : write_cached(fs, file, io, buf, size, offset);
+}
+
 static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t offset,
 		     struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
-	struct format_file *file = file_of(fs, fi);
-	struct format_io *io = fs_loop_io();
-	ssize_t n;
-	int r = 0;
+	struct fs_handle *h = fs_handle_get(fs, fi->fh);
+	ssize_t n = h && h->file ? write_for(fs, h->node, h->file, buf, size, (uint64_t)offset) : -EBADF;
+	int r;
 
-	if (!file || !io) {
-		fs_reply_err(req, file ? -ENOMEM : -EBADF);
-		return;
+	if (n >= 0 && fs_transport_kills_suidgid()) {
+		r = fs_kill_suidgid(fs, ino, h->file);
+		n = r < 0 ? r : n;
 	}
-	if (fs_transport_is_cached_write())
-		r = mtime_hold(fs, fs_handle_get(fs, fi->fh)->node, file);
-	n = r < 0 ? r : format_write(fs->p.format, file, io, buf, size, (uint64_t)offset);
-	if (n >= 0 && fs_transport_kills_suidgid())
-		r = fs_kill_suidgid(fs, ino, file);
-	if (n < 0 || r < 0) {
+	if (n < 0) {
 		if (fs_transport_is_cached_write())
 			atomic_fetch_add(&fs->unflushed, 1);
-		fs_reply_err(req, n < 0 ? (int)n : r);
+		fs_reply_err(req, (int)n);
 		return;
 	}
 	atomic_fetch_add_explicit(&fs->p.stats->written_bytes, (uint64_t)n, memory_order_relaxed);
