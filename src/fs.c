@@ -168,28 +168,27 @@ void fs_act_done(void)
 	store_act_as_self();
 }
 
-int fs_kill_suidgid(int fd)
+int fs_kill_suidgid(struct fs *fs, uint64_t id, struct format_file *file)
 {
-	struct stat st;
+	int fd = format_file_fd(file), r;
 	mode_t kill = S_ISUID;
-	int r = store_stat_fd(fd, &st);
+	struct stat st;
 
-	if (r < 0)
-		return r;
-	if (st.st_mode & S_IXGRP)
+	r = store_stat_fd(fd, &st);
+	if (r == 0 && st.st_mode & S_IXGRP)
 		kill |= S_ISGID;
-	return st.st_mode & kill ? store_chmod(fd, st.st_mode & 07777 & ~kill) : 0;
-}
-
-int fs_kill_suidgid_for(fuse_req_t req, struct format_file *file)
-{
-	int r;
-
-	if (fuse_req_ctx(req)->uid == 0)
-		return 0;
-	r = fs_kill_suidgid(format_file_fd(file));
+	if (r == 0 && st.st_mode & kill) {
+		r = store_chmod(fd, st.st_mode & 07777 & ~kill);
+		if (r == 0)
+			fs_lock_forget_attributes(fs, id);
+	}
 	format_file_fd_done(file);
 	return r;
+}
+
+int fs_kill_suidgid_for(fuse_req_t req, uint64_t id, struct format_file *file)
+{
+	return fuse_req_ctx(req)->uid == 0 ? 0 : fs_kill_suidgid(fs_of(req), id, file);
 }
 
 /* ---- handles ---- */
@@ -327,10 +326,8 @@ static int set_size(struct fs *fs, struct node *node, uint64_t size)
 	if (r < 0)
 		return r;
 	r = format_truncate(fs->p.format, file, io, size);
-	if (r == 0 && fs_transport_kills_suidgid()) {
-		r = fs_kill_suidgid(format_file_fd(file));
-		format_file_fd_done(file);
-	}
+	if (r == 0 && fs_transport_kills_suidgid())
+		r = fs_kill_suidgid(fs, node->id, file);
 	fs_file_put(fs, node);
 	return r;
 }

@@ -220,15 +220,13 @@ static int handle_for_file(struct fs *fs, struct node *node, struct format_file 
 	return 0;
 }
 
-static int empty_file(struct fs *fs, struct format_file *file)
+static int empty_file(struct fs *fs, struct node *node, struct format_file *file)
 {
 	struct format_io *io = fs_loop_io();
 	int r = io ? format_truncate(fs->p.format, file, io, 0) : -ENOMEM;
 
-	if (r == 0 && fs_transport_kills_suidgid()) {
-		r = fs_kill_suidgid(format_file_fd(file));
-		format_file_fd_done(file);
-	}
+	if (r == 0 && fs_transport_kills_suidgid())
+		r = fs_kill_suidgid(fs, node->id, file);
 	return r;
 }
 
@@ -239,7 +237,7 @@ static int open_node(struct fs *fs, struct node *node, struct fuse_file_info *fi
 	int r = fs_file_get(fs, node, writable, &file);
 
 	if (r == 0 && fi->flags & O_TRUNC) {
-		r = empty_file(fs, file);
+		r = empty_file(fs, node, file);
 		if (r < 0)
 			fs_file_put(fs, node);
 	}
@@ -292,7 +290,7 @@ static int create_finish(struct fs *fs, int fd, const struct fs_directory *dir, 
 	r = fs_file_adopt(fs, node, steal_fd(&own), &file);
 	/* It was there already, after all. A new one is left alone: its times have been told. */
 	if (r == 0 && fi->flags & O_TRUNC && ret_entry->attr.st_size > 0) {
-		r = empty_file(fs, file);
+		r = empty_file(fs, node, file);
 		ret_entry->attr.st_size = 0;
 		ret_entry->attr_timeout = 0;
 	}
@@ -429,30 +427,54 @@ static int mtime_hold(struct fs *fs, struct node *node, struct format_file *file
 	return 0;
 }
 
+/* What the kernel has taken into its cache it will not bring again: of that, a part is nothing. A disk that
+ * fills up says why when it is asked for the rest (fs/fuse/file.c does not look at how much was written). */
+static ssize_t write_cached(struct fs *fs, struct format_file *file, struct format_io *io, const char *buf,
+			    size_t size, uint64_t offset)
+{
+	size_t done = 0;
+	ssize_t n = 0;
+
+	while (done < size) {
+		n = format_write(fs->p.format, file, io, buf + done, size - done, offset + done);
+		if (n <= 0)
+			return n < 0 ? n : -EIO;
+		done += (size_t)n;
+	}
+	return (ssize_t)done;
+}
+
+static ssize_t write_for(struct fs *fs, struct node *node, struct format_file *file, const char *buf,
+			 size_t size, uint64_t offset)
+{
+	struct format_io *io = fs_loop_io();
+	int r = 0;
+
+	if (!io)
+		return -ENOMEM;
+	if (!fs_transport_is_cached_write())
+		return format_write(fs->p.format, file, io, buf, size, offset);
+	if (fs->writeback)
+		r = mtime_hold(fs, node, file);
+	return r < 0 ? r : write_cached(fs, file, io, buf, size, offset);
+}
+
 static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t offset,
 		     struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
-	struct format_file *file = file_of(fs, fi);
-	struct format_io *io = fs_loop_io();
-	ssize_t n;
-	int r = 0;
+	struct fs_handle *h = fs_handle_get(fs, fi->fh);
+	ssize_t n = h && h->file ? write_for(fs, h->node, h->file, buf, size, (uint64_t)offset) : -EBADF;
+	int r;
 
-	if (!file || !io) {
-		fs_reply_err(req, file ? -ENOMEM : -EBADF);
-		return;
-	}
-	if (fs->writeback && fs_transport_is_cached_write())
-		r = mtime_hold(fs, fs_handle_get(fs, fi->fh)->node, file);
-	n = r < 0 ? r : format_write(fs->p.format, file, io, buf, size, (uint64_t)offset);
 	if (n >= 0 && fs_transport_kills_suidgid()) {
-		r = fs_kill_suidgid(format_file_fd(file));
-		format_file_fd_done(file);
+		r = fs_kill_suidgid(fs, ino, h->file);
+		n = r < 0 ? r : n;
 	}
-	if (n < 0 || r < 0) {
+	if (n < 0) {
 		if (fs_transport_is_cached_write())
 			atomic_fetch_add(&fs->unflushed, 1);
-		fs_reply_err(req, n < 0 ? (int)n : r);
+		fs_reply_err(req, (int)n);
 		return;
 	}
 	atomic_fetch_add_explicit(&fs->p.stats->written_bytes, (uint64_t)n, memory_order_relaxed);
@@ -485,7 +507,7 @@ static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset,
 		r = io ? format_fallocate(fs->p.format, file, io, mode, (uint64_t)offset, (uint64_t)length)
 		       : -ENOMEM;
 	if (r == 0)
-		r = fs_kill_suidgid_for(req, file);
+		r = fs_kill_suidgid_for(req, ino, file);
 	fs_reply_err(req, r);
 }
 
@@ -517,7 +539,7 @@ static void op_copy_file_range(fuse_req_t req, fuse_ino_t ino, off_t offset, str
 		n = format_copy(fs->p.format, file, (uint64_t)offset, to_file, (uint64_t)to,
 				min_u64(size, COPY_MAX));
 	if (n >= 0) {
-		r = fs_kill_suidgid_for(req, to_file);
+		r = fs_kill_suidgid_for(req, to_ino, to_file);
 		n = r < 0 ? r : n;
 	}
 	if (n < 0)

@@ -106,10 +106,11 @@ void fs_reply_entry(fuse_req_t req, int r, const struct fuse_entry_param *entry)
 int fs_act(fuse_req_t req);
 void fs_act_done(void);
 
-/* Clears set-user-ID and set-group-ID as a write by somebody without CAP_FSETID does (inode(7)). */
-int fs_kill_suidgid(int fd);
+/* Clears set-user-ID and set-group-ID as a write by somebody without CAP_FSETID does (inode(7)), and has the
+ * kernel forget them, which would show them until attr-timeout: answers to writes have no attributes. */
+int fs_kill_suidgid(struct fs *fs, uint64_t id, struct format_file *file);
 /* The same for requests in which the kernel cannot say whether to: done unless root asks. */
-int fs_kill_suidgid_for(fuse_req_t req, struct format_file *file);
+int fs_kill_suidgid_for(fuse_req_t req, uint64_t id, struct format_file *file);
 
 int fs_handle_new(struct fs *fs, struct node *node, struct fs_handle **ret, uint64_t *ret_id);
 struct fs_handle *fs_handle_get(struct fs *fs, uint64_t id);
@@ -183,6 +184,8 @@ struct fs_passage {
 /* May it be answered? Then fs_lock_passed() follows; else it has been refused already. */
 bool fs_lock_admit(struct fs *fs, const struct fuse_buf *request, struct fs_passage *ret);
 void fs_lock_passed(struct fs *fs, const struct fs_passage *passage);
+/* The kernel asks for them anew. Also in the middle of a request for that inode. */
+void fs_lock_forget_attributes(struct fs *fs, uint64_t id);
 
 /* Is the request that this thread answers one about the root of a locked lower? */
 bool fs_lock_by_copy(void);

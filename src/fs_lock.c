@@ -154,6 +154,15 @@ static int notify(struct fs *fs, int code, struct iovec *iov, int count)
 	return writev(fuse_session_fd(fs->session), iov, count) < 0 ? -errno : 0;
 }
 
+/* With an offset below zero the kernel takes no lock and writes nothing back (fuse_reverse_inval_inode()). */
+void fs_lock_forget_attributes(struct fs *fs, uint64_t id)
+{
+	struct fuse_notify_inval_inode_out inval = {.ino = id, .off = -1};
+	struct iovec iov[2] = {[1] = {&inval, sizeof(inval)}};
+
+	notify(fs, FUSE_NOTIFY_INVAL_INODE, iov, 2);
+}
+
 /* -ENOENT: the kernel has forgotten it already. */
 static void forget_contents(struct fs *fs, uint64_t id)
 {

@@ -9,7 +9,7 @@ import mmap
 import os
 import stat
 
-from posix_base import (EXCHANGE, FALLOC, NOREPLACE, SYS_statx, WHITEOUT, attempt, change_write, content, fallocate,
+from posix_base import (CHANGES, EXCHANGE, FALLOC, NOREPLACE, SYS_statx, USER, WHITEOUT, attempt, change_write, content, fallocate,
                         libc, look, make, make_dir, opened, rename, scenario, sync, user)
 
 
@@ -364,15 +364,29 @@ def times_of_changes(d):
 
 
 class Statx(ctypes.Structure):
-    _fields_ = [("mask", ctypes.c_uint32), ("blksize", ctypes.c_uint32), ("attributes", ctypes.c_uint64), ("skip", ctypes.c_uint8 * 64),
+    _fields_ = [("mask", ctypes.c_uint32), ("blksize", ctypes.c_uint32), ("attributes", ctypes.c_uint64), ("nlink", ctypes.c_uint32), ("uid", ctypes.c_uint32), ("gid", ctypes.c_uint32),
+                ("mode", ctypes.c_uint16), ("skip", ctypes.c_uint8 * 34),
                 ("atime", ctypes.c_int64 * 2), ("btime_s", ctypes.c_int64), ("btime_ns", ctypes.c_uint32), ("pad", ctypes.c_int32),
                 ("rest", ctypes.c_uint8 * 160)]
 
 
-def statx(path):
+def statx(path, mask=0xfff):
     st = Statx()
-    libc("syscall", SYS_statx, -100, os.fsencode(path), 0x100, 0xfff, ctypes.byref(st))
+    libc("syscall", SYS_statx, -100, os.fsencode(path), 0x100, mask, ctypes.byref(st))
     return st
+
+
+@scenario
+def suid_alone_after_change(d):
+    """The mode and nothing else is asked for, before and after: nobody may answer with what was."""
+    make(d / "source", b"abc")
+    seen = []
+    for name in ("write", "append", "ftruncate", "open-trunc", "allocate", "punch", "copy"):
+        path = make(d / name, b"program", 0o6777, (USER, USER))
+        before = oct(statx(path, 3).mode)
+        user(CHANGES[name], path)
+        seen.append((name, before, oct(statx(path, 3).mode)))
+    return seen
 
 
 @scenario

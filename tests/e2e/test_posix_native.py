@@ -44,22 +44,23 @@ def native(request):
     yield request.param, seen
 
 
-@pytest.fixture(scope="module", params=["plain", "gocryptfs"])
+@pytest.fixture(scope="module", params=["plain", "plain-by-server", "gocryptfs"])
 def both(request, native):
     kind, seen = native
     ck = Ckrfs()
     with file_system(kind, ck.dir / "lower") as lower:
         source = lower / "volume"
-        if request.param == "plain":
+        if request.param.startswith("plain"):
             source.mkdir()
-            ck.configure("volume vol", source=source, format="plain", suid="yes", dev="yes")
+            ck.configure("volume vol", source=source, format="plain", suid="yes", dev="yes",
+                         passthrough="auto" if request.param == "plain" else "no")
         else:
             ck.volume("vol", cipher=source, suid="yes", dev="yes")
         with ck.mounted("vol") as at:
             (at / "work").mkdir()
             ours = posix_base.run_all(at / "work")
     assert not ck.close()
-    yield kind, request.param, seen, ours
+    yield kind, request.param.partition("-")[0], seen, ours
 
 
 # ---- what differs, and has to: each function makes of what the file system answered what the mount must answer.

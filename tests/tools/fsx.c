@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Random operations on one file against a model in memory: read, write, truncate, mapped read and write,
- * fallocate, fsync, close and open again. The same seed gives the same run. Stops at the first difference and
- * says which operation showed it.
- * usage: fsx FILE SEED OPERATIONS MAXSIZE
+ * Random operations on one file against a model in memory: read, write, truncate, mapped read and write (by a
+ * mapping of the moment and by one that stays), fallocate, punch, zero, copy_file_range, O_DIRECT, fsync,
+ * close and open again; by two handles in turn. The same seed gives the same run. Stops at the first
+ * difference and says which operation showed it. usage: fsx FILE SEED OPERATIONS MAXSIZE
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,13 +15,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SPAN_MAX = 200000, LOG_SIZE = 40 };
+enum { SPAN_MAX = 200000, LOG_SIZE = 40, HANDLES = 2, ALIGNMENT = 4096 };
 
 struct fsx {
 	const char *path;
-	int fd;
-	uint8_t *model; /* what the file must hold; zeros above size */
-	uint8_t *buffer;
+	int fds[HANDLES], fd; /* fd: the one of this operation */
+	int direct;           /* -1: the file system has no O_DIRECT */
+	uint8_t *map;         /* of max bytes, and stays */
+	uint8_t *model;       /* what the file must hold; zeros above size */
+	uint8_t *buffer;      /* aligned for O_DIRECT */
 	size_t size, max;
 	uint64_t random;
 	unsigned long step;
@@ -140,27 +142,43 @@ static void do_truncate(struct fsx *x)
 	model_resize(x, size);
 }
 
+/* p: where the page of offset is mapped. */
+static void use_map(struct fsx *x, uint8_t *p, size_t offset, size_t size, int write)
+{
+	size_t in_page = offset % ALIGNMENT;
+
+	compare(x, p + in_page, offset, size, "map");
+	if (!write)
+		return;
+	fill(x, p + in_page, size);
+	memcpy(x->model + offset, p + in_page, size);
+	if (random_next(x) % 8 == 0 && msync(p, in_page + size, MS_SYNC) < 0)
+		die(x, "msync");
+}
+
 static void do_map(struct fsx *x, int write)
 {
-	size_t offset = random_offset(x, x->size), start = offset & ~(size_t)4095;
-	size_t size = random_span(x, x->size - offset);
+	size_t offset = random_offset(x, x->size), start = offset - offset % ALIGNMENT;
+	size_t size = random_span(x, x->size - offset), length = offset - start + size;
+	int stays = random_next(x) % 2;
 	uint8_t *p;
 
-	note(x, write ? "mapped write" : "mapped read", offset, size);
+	note(x,
+	     write   ? stays ? "write by the old map" : "mapped write"
+	     : stays ? "read by the old map"
+		     : "mapped read",
+	     offset, size);
 	if (size == 0)
 		return;
-	p = mmap(NULL, offset - start + size, write ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, x->fd,
-		 (off_t)start);
+	if (stays) {
+		use_map(x, x->map + start, offset, size, write);
+		return;
+	}
+	p = mmap(NULL, length, write ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, x->fd, (off_t)start);
 	if (p == MAP_FAILED)
 		die(x, "mmap");
-	compare(x, p + (offset - start), offset, size, "map");
-	if (write) {
-		fill(x, p + (offset - start), size);
-		memcpy(x->model + offset, p + (offset - start), size);
-		if (random_next(x) % 2 && msync(p, offset - start + size, MS_SYNC) < 0)
-			die(x, "msync");
-	}
-	munmap(p, offset - start + size);
+	use_map(x, p, offset, size, write);
+	munmap(p, length);
 }
 
 static void do_map_read(struct fsx *x)
@@ -189,19 +207,87 @@ static void do_allocate(struct fsx *x)
 		model_resize(x, offset + size);
 }
 
-/* Punching is not supported on an encrypted file, and must say so and change nothing; or it must work. */
-static void do_punch(struct fsx *x)
+/* Where the lower cannot, it must say so and change nothing. */
+static void make_zero(struct fsx *x, int mode, const char *what)
 {
 	size_t offset = random_offset(x, x->max - 1);
 	size_t size = random_span(x, x->max - offset);
 
-	note(x, "punch", offset, size);
-	if (fallocate(x->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size) < 0) {
+	note(x, what, offset, size);
+	if (fallocate(x->fd, mode, (off_t)offset, (off_t)size) < 0) {
 		if (errno != EOPNOTSUPP)
-			die(x, "punch");
+			die(x, what);
 		return;
 	}
 	memset(x->model + offset, 0, size);
+	if (!(mode & FALLOC_FL_KEEP_SIZE) && offset + size > x->size)
+		x->size = offset + size;
+}
+
+static void do_punch(struct fsx *x)
+{
+	make_zero(x, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, "punch");
+}
+
+static void do_zero(struct fsx *x)
+{
+	if (random_next(x) % 2)
+		make_zero(x, FALLOC_FL_ZERO_RANGE, "zero");
+	else
+		make_zero(x, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, "zero, keep size");
+}
+
+/* From one part of the file to another that does not overlap it. */
+static void do_copy(struct fsx *x)
+{
+	size_t from = random_offset(x, x->size), to = random_offset(x, x->max - 1);
+	size_t size = random_span(x, x->size - from);
+	off_t in = (off_t)from, out = (off_t)to;
+	ssize_t n;
+
+	if (size > x->max - to)
+		size = x->max - to;
+	if (size > (from > to ? from - to : to - from))
+		size = from > to ? from - to : to - from;
+	note(x, "copy", from, size);
+	if (size == 0)
+		return;
+	n = copy_file_range(x->fd, &in, x->fds[0], &out, size, 0);
+	if (n < 0)
+		die(x, "copy_file_range");
+	memcpy(x->model + to, x->model + from, (size_t)n);
+	if (n && to + (size_t)n > x->size)
+		x->size = to + (size_t)n;
+}
+
+static void do_direct_read(struct fsx *x)
+{
+	size_t offset = random_offset(x, x->size + 5000) & ~(size_t)(ALIGNMENT - 1);
+	size_t size = (random_span(x, SPAN_MAX) & ~(size_t)(ALIGNMENT - 1)) + ALIGNMENT;
+	size_t expect = offset >= x->size ? 0 : x->size - offset < size ? x->size - offset : size;
+
+	note(x, "direct read", offset, size);
+	if (x->direct < 0)
+		return;
+	if (pread(x->direct, x->buffer, size, (off_t)offset) != (ssize_t)expect)
+		die(x, "direct read gave another number of bytes");
+	compare(x, x->buffer, offset, expect, "direct read");
+}
+
+static void do_direct_write(struct fsx *x)
+{
+	size_t offset = random_offset(x, x->max - 1) & ~(size_t)(ALIGNMENT - 1);
+	size_t size = (random_span(x, x->max - offset) & ~(size_t)(ALIGNMENT - 1));
+
+	note(x, "direct write", offset, size);
+	if (x->direct < 0 || size == 0)
+		return;
+	fill(x, x->buffer, size);
+	if (pwrite(x->direct, x->buffer, size, (off_t)offset) != (ssize_t)size)
+		die(x, "direct write");
+	memcpy(x->model + offset, x->buffer, size);
+	if (offset + size > x->size)
+		x->size = offset + size;
 }
 
 static void do_sync(struct fsx *x)
@@ -211,14 +297,51 @@ static void do_sync(struct fsx *x)
 		die(x, "fsync");
 }
 
+static void reopen(struct fsx *x, int *fd, int flags)
+{
+	if (*fd >= 0 && close(*fd) < 0)
+		die(x, "close");
+	*fd = open(x->path, O_RDWR | O_CLOEXEC | flags, 0644);
+	if (*fd < 0 && !(flags & O_DIRECT && errno == EINVAL))
+		die(x, "open");
+}
+
+static void map_again(struct fsx *x)
+{
+	if (x->map)
+		munmap(x->map, x->max);
+	x->map = mmap(NULL, x->max, PROT_READ | PROT_WRITE, MAP_SHARED, x->fds[0], 0);
+	if (x->map == MAP_FAILED)
+		die(x, "mmap of the whole");
+}
+
+/* One handle of them, or all, so that nobody has it open for a moment. */
 static void do_reopen(struct fsx *x)
 {
-	note(x, "close and open", 0, 0);
-	if (close(x->fd) < 0)
-		die(x, "close");
-	x->fd = open(x->path, O_RDWR | O_CLOEXEC);
-	if (x->fd < 0)
-		die(x, "open");
+	size_t which = random_below(x, HANDLES + 2);
+
+	note(x, "close and open", which, 0);
+	if (which < HANDLES) {
+		reopen(x, &x->fds[which], 0);
+		return;
+	}
+	if (which == HANDLES) {
+		reopen(x, &x->direct, O_DIRECT);
+		return;
+	}
+	munmap(x->map, x->max);
+	x->map = NULL;
+	for (int i = 0; i < HANDLES; i++) {
+		close(x->fds[i]);
+		x->fds[i] = -1;
+	}
+	if (x->direct >= 0)
+		close(x->direct);
+	x->direct = -1;
+	for (int i = 0; i < HANDLES; i++)
+		reopen(x, &x->fds[i], 0);
+	reopen(x, &x->direct, O_DIRECT);
+	map_again(x);
 }
 
 static void check_size(struct fsx *x)
@@ -246,8 +369,9 @@ static void check_all(struct fsx *x)
 }
 
 static void (*const operations[])(struct fsx *) = {
-	do_read,     do_read,      do_read,      do_write,    do_write, do_write, do_truncate,
-	do_map_read, do_map_write, do_map_write, do_allocate, do_punch, do_sync,  do_reopen,
+	do_read,     do_read,     do_read,      do_write,     do_write,       do_write,
+	do_truncate, do_map_read, do_map_write, do_map_write, do_allocate,    do_punch,
+	do_sync,     do_reopen,   do_zero,      do_copy,      do_direct_read, do_direct_write,
 };
 
 static void fsx_run(struct fsx *x, unsigned long steps)
@@ -255,19 +379,23 @@ static void fsx_run(struct fsx *x, unsigned long steps)
 	for (x->step = 0; x->step < steps; x->step++) {
 		size_t which = random_below(x, sizeof(operations) / sizeof(operations[0]));
 
+		x->fd = x->fds[random_below(x, HANDLES)];
 		operations[which](x);
+		x->fd = x->fds[random_below(x, HANDLES)];
 		check_size(x);
 		if (x->step % 500 == 499)
 			check_all(x);
 	}
 	x->step = steps ? steps - 1 : 0;
-	do_reopen(x);
+	for (int i = 0; i < HANDLES; i++)
+		reopen(x, &x->fds[i], 0);
+	x->fd = x->fds[0];
 	check_all(x);
 }
 
 int main(int argc, char **argv)
 {
-	struct fsx x = {.fd = -1};
+	struct fsx x = {.fds = {-1, -1}, .direct = -1};
 	unsigned long steps;
 
 	if (argc != 5) {
@@ -279,13 +407,15 @@ int main(int argc, char **argv)
 	steps = strtoul(argv[3], NULL, 10);
 	x.max = strtoul(argv[4], NULL, 10);
 	x.model = calloc(1, x.max + SPAN_MAX);
-	x.buffer = malloc(SPAN_MAX);
+	x.buffer = aligned_alloc(ALIGNMENT, (SPAN_MAX / ALIGNMENT + 2) * ALIGNMENT);
 	if (!x.model || !x.buffer)
 		die(&x, "memory");
-	x.fd = open(x.path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-	if (x.fd < 0)
-		die(&x, "open");
+	for (int i = 0; i < HANDLES; i++)
+		reopen(&x, &x.fds[i], i ? 0 : O_CREAT | O_TRUNC);
+	reopen(&x, &x.direct, O_DIRECT);
+	map_again(&x);
 	fsx_run(&x, steps);
-	printf("%lu operations, %zu bytes at the end\n", steps, x.size);
+	printf("%lu operations%s, %zu bytes at the end\n", steps, x.direct < 0 ? " without O_DIRECT" : "",
+	       x.size);
 	return 0;
 }
