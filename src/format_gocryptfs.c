@@ -388,10 +388,11 @@ static int derive_keys(struct gocryptfs *g, struct error *err)
 }
 
 /* With names in clear the log would be seen. */
-static void start_log(struct gocryptfs *g)
+static int start_log(struct gocryptfs *g)
 {
-	if (g->may_repair && !(g->config.flags & GCFS_PLAINTEXT_NAMES))
-		gocryptfs_redo_start(&g->redo, g->root_fd, g->content);
+	if (!g->may_repair || g->config.flags & GCFS_PLAINTEXT_NAMES)
+		return 0;
+	return gocryptfs_redo_start(&g->redo, g->root_fd, g->content);
 }
 
 static int gocryptfs_start(struct format *f, struct error *err)
@@ -402,8 +403,13 @@ static int gocryptfs_start(struct format *f, struct error *err)
 	if (r < 0)
 		return r;
 	g->moves_blocks = !store_overwrites(g->root_fd);
-	start_log(g);
-	return 0;
+	r = start_log(g);
+	if (r < 0) {
+		error_errno(err, r, EXIT_STATUS_FAILED,
+			    "what a killed mount left half written cannot be completed");
+		error_hint(err, "ckrfs mount -o ro ...");
+	}
+	return r;
 }
 
 /* The redo log goes on: it holds nothing but ciphertext. */
@@ -428,7 +434,8 @@ static void gocryptfs_let_go(struct format *f)
 
 static void gocryptfs_take(struct format *f)
 {
-	start_log(gocryptfs_of(f));
+	/* There is nothing to play back: the log was removed when all was on disk. */
+	(void)start_log(gocryptfs_of(f));
 }
 
 _Static_assert((int)FORMAT_KEY_SIZE == (int)GCFS_MASTER_KEY_SIZE, "the room holds a master key");

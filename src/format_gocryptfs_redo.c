@@ -274,7 +274,14 @@ struct playback {
 	int fd;
 	uint64_t ino, size;
 	uint8_t id[GCFS_FILE_ID];
+	int failed; /* what kept something from being played back; 0 */
 };
+
+static void play_failed(struct playback *p, int r)
+{
+	if (!p->failed)
+		p->failed = r;
+}
 
 static int compare_records(const void *a, const void *b)
 {
@@ -324,6 +331,14 @@ static bool block_good_on_disk(const struct playback *p, uint64_t block)
 	return n > 0 && block_good(p, block, disk, (size_t)n);
 }
 
+static void cut(struct playback *p, uint64_t size)
+{
+	int r = store_truncate(p->fd, size);
+
+	if (r < 0)
+		play_failed(p, r);
+}
+
 /* Blocks from limit on were cut off the file after the record was made. */
 static void play_record(struct playback *p, const struct record *rec, uint64_t limit)
 {
@@ -332,14 +347,17 @@ static void play_record(struct playback *p, const struct record *rec, uint64_t l
 	for (size_t at = 0; at < rec->size; at += step) {
 		uint64_t block = rec->first + at / step, offset = gcfs_block_offset(block, p->overhead);
 		size_t size = (size_t)min_u64(step, rec->size - at);
+		ssize_t n;
 
 		if (block >= limit)
 			break;
 		if (block_good_on_disk(p, block) || !block_good(p, block, rec->blocks + at, size))
 			continue;
-		if (store_pwrite(p->fd, rec->blocks + at, size, offset) == (ssize_t)size &&
-		    rec->flags & SHRINK && at + size == rec->size)
-			store_truncate(p->fd, offset + size);
+		n = store_pwrite(p->fd, rec->blocks + at, size, offset);
+		if (n != (ssize_t)size)
+			play_failed(p, n < 0 ? (int)n : -ENOSPC);
+		else if (rec->flags & SHRINK && at + size == rec->size)
+			cut(p, offset + size);
 	}
 }
 
@@ -358,7 +376,7 @@ static void cut_tail(struct playback *p, uint64_t old_size)
 	start = gcfs_block_offset((plain - 1) / GCFS_BLOCK, p->overhead);
 	if (start == GCFS_HEADER)
 		start = 0;
-	store_truncate(p->fd, max_u64(start, old_size));
+	cut(p, max_u64(start, old_size));
 }
 
 /* The file has the ID that the record tells, or had none when it was written. */
@@ -381,14 +399,38 @@ static uint64_t limit_before(const struct playback *p, const struct record *rec,
 	return min_u64(limit, blocks_in(p, rec->old_size));
 }
 
+/* For writing, also where the mode keeps an owner without privilege from that. */
+static int open_to_write(int dir_fd, const char *disk)
+{
+	autofd int path = -1;
+	struct stat st;
+	int fd = store_open(dir_fd, disk, O_RDWR | O_NONBLOCK, 0);
+
+	if (fd != -EACCES)
+		return fd;
+	path = store_open(dir_fd, disk, O_PATH, 0);
+	if (path < 0 || store_stat_fd(path, &st) < 0 || !S_ISREG(st.st_mode) ||
+	    store_chmod(path, (st.st_mode & 07777) | S_IRUSR | S_IWUSR) < 0)
+		return fd;
+	fd = store_reopen(path, O_RDWR | O_NONBLOCK);
+	store_chmod(path, st.st_mode & 07777);
+	return fd;
+}
+
 /* Newest first: what a newer record made good, an older one leaves alone. */
 static void play_file(struct playback *p, int dir_fd, const char *disk)
 {
-	autofd int fd = store_open(dir_fd, disk, O_RDWR | O_NONBLOCK, 0);
+	autofd int fd = open_to_write(dir_fd, disk);
 	uint8_t header[GCFS_HEADER];
 	struct stat st;
 	uint64_t old_size = UINT64_MAX, limit;
+	int r;
 
+	/* Gone meanwhile, or something else that has got the number. */
+	if (fd == -ENOENT || fd == -ELOOP || fd == -EISDIR || fd == -ENXIO)
+		return;
+	if (fd < 0)
+		play_failed(p, fd);
 	if (fd < 0 || store_stat_fd(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_ino != p->ino ||
 	    store_pread(fd, header, sizeof(header), 0) != sizeof(header) ||
 	    gcfs_header_parse(header, p->id) < 0)
@@ -405,7 +447,9 @@ static void play_file(struct playback *p, int dir_fd, const char *disk)
 	}
 	if (old_size != UINT64_MAX)
 		cut_tail(p, old_size);
-	store_fsync(fd, false);
+	r = store_fsync(fd, false);
+	if (r < 0)
+		play_failed(p, r);
 }
 
 static bool is_wanted(const struct playback *p, uint64_t ino)
@@ -423,6 +467,11 @@ static void play_directory(struct playback *p, int dir_fd, const char *name, int
 	autofree char *buf = malloc(32768);
 	ssize_t n;
 
+	/* What may not be looked into was not changed by a mount with these rights. */
+	if (fd < 0 && fd != -EACCES && fd != -ENOENT && fd != -ENOTDIR && fd != -ELOOP)
+		play_failed(p, fd);
+	if (!buf)
+		play_failed(p, -ENOMEM);
 	if (fd < 0 || !buf || depth > WALK_DEPTH)
 		return;
 	while ((n = store_getdents(fd, buf, 32768)) > 0) {
@@ -440,30 +489,44 @@ static void play_directory(struct playback *p, int dir_fd, const char *name, int
 				play_directory(p, fd, e->d_name, depth + 1);
 		}
 	}
+	if (n < 0)
+		play_failed(p, (int)n);
 }
 
-static void play_back(struct playback *p, int root_fd)
+static int play_back(struct playback *p, int root_fd)
 {
+	autofree uint8_t *log = malloc(LOG_MAX);
 	ssize_t n;
+	int r;
 
-	p->log = malloc(LOG_MAX);
-	if (!p->log)
-		return;
-	n = store_read_file(root_fd, REDO_FILE, p->log, LOG_MAX);
-	if (n > 0 && find_records(p, (size_t)n) == 0 && p->n)
+	if (!log)
+		return -ENOMEM;
+	n = store_read_file(root_fd, REDO_FILE, log, LOG_MAX);
+	if (n == -EINVAL || n == -ELOOP || n == -ENXIO)
+		return 0; /* somebody else's, no log */
+	if (n < 0)
+		return (int)n;
+	p->log = log;
+	r = find_records(p, (size_t)n);
+	if (r == 0 && p->n)
 		play_directory(p, root_fd, ".", 0);
-	free(p->log);
 	free(p->records);
+	return r < 0 ? r : p->failed;
 }
 
-void gocryptfs_redo_start(struct gocryptfs_redo *redo, int root_fd, struct gcfs_content *content)
+int gocryptfs_redo_start(struct gocryptfs_redo *redo, int root_fd, struct gcfs_content *content)
 {
 	struct playback p = {.content = content, .overhead = gcfs_overhead(content), .fd = -1};
 	struct stat st;
+	int r;
 
 	redo->root_fd = root_fd;
 	if (store_stat(root_fd, REDO_FILE, &st) < 0)
-		return;
-	play_back(&p, root_fd);
-	log_remove(root_fd);
+		return 0;
+	r = play_back(&p, root_fd);
+	if (r == 0)
+		log_remove(root_fd);
+	else
+		redo->root_fd = -1;
+	return r;
 }

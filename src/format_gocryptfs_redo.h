@@ -50,8 +50,12 @@ void gocryptfs_redo_init(struct gocryptfs_redo *redo);
 /* Removes the log, too: nothing is under way any more. */
 void gocryptfs_redo_free(struct gocryptfs_redo *redo);
 
-/* Plays back what is there, and makes the log ready for a mount. Once, before the first request. */
-void gocryptfs_redo_start(struct gocryptfs_redo *redo, int root_fd, struct gcfs_content *content);
+/*
+ * Plays back what is there, and makes the log ready for a mount. Once, before the first request. When
+ * something cannot be played back (a file that does not open or cannot be written, a full disk), the log
+ * stays for the next time, and its error is returned.
+ */
+int gocryptfs_redo_start(struct gocryptfs_redo *redo, int root_fd, struct gcfs_content *content);
 
 /* To be followed by the write itself and by _end(). No failure stops the write: there is no protection then.
  * 2 system calls. */

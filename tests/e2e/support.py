@@ -316,7 +316,9 @@ class Ckrfs:
 
     def leftovers(self):
         left = [f"mounted: {m}" for m in mounts_under(self.dir)]
-        left += [f"running: {p} {Path(f'/proc/{p}/cmdline').read_bytes()!r}" for p in self.processes()]
+        for p in self.processes():
+            with contextlib.suppress(OSError):  # it ends meanwhile
+                left.append(f"running: {p} {Path(f'/proc/{p}/cmdline').read_bytes()!r}")
         for where, _, files in os.walk(self.runtime):  # unlike rglob, it does not mind what goes away meanwhile
             left += [f"in the runtime directory: {where}/{name}" for name in files]
         return left

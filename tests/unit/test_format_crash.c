@@ -2,7 +2,11 @@
 /* The format gocryptfs without FUSE: what crashes leave behind, and what the next mount makes of it. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/fsuid.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "format_fixture.h"
 
@@ -156,6 +160,81 @@ static void a_torn_block_comes_back(void **state)
 	close(fd);
 }
 
+/* A file whose second block is torn, and the log of it; want is what it is to hold again. */
+static struct format_name torn_name;
+
+static void tear(uint8_t want[10000])
+{
+	static uint8_t log[LOG_ROOM];
+	struct format_file *file = create("f");
+	struct format_name name = encode("f");
+	uint8_t old[4128];
+	int fd = store_open(dir.fd, name.disk, O_RDWR, 0);
+
+	memset(want, 'a', 10000);
+	assert_int_equal(format_write(format, file, &io, want, 10000, 0), 10000);
+	assert_int_equal(store_pread(fd, old, sizeof(old), 18 + 4128), sizeof(old));
+	memset(want + 5000, 'b', 100);
+	assert_int_equal(format_write(format, file, &io, want + 5000, 100, 5000), 100);
+	assert_int_equal(store_pwrite(fd, old + 2000, 2128, 18 + 4128 + 2000), 2128);
+	torn_name = name;
+	crash(file, log);
+	close(fd);
+}
+
+static void the_log_stays_until_it_was_played_back(void **state)
+{
+	struct rlimit none = {0, RLIM_INFINITY}, all = {RLIM_INFINITY, RLIM_INFINITY};
+	static uint8_t want[10000];
+	struct format_file *file;
+
+	tear(want);
+	/* Nothing can be written. */
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+	assert_int_equal(open_format(CONFIG_FORMAT_GOCRYPTFS), -1);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &all), 0);
+	format_free(format);
+	assert_true(exists(REDO_LOG));
+	assert_int_equal(open_format(CONFIG_FORMAT_GOCRYPTFS), 0);
+	assert_false(exists(REDO_LOG));
+	file = reopen("f");
+	assert_contents(file, want, sizeof(want));
+	format_file_free(file);
+}
+
+/* Who mounts an own volume without privilege, and made a file that nobody may write after writing it. */
+static void modes_do_not_stop_the_log(void **state)
+{
+	static uint8_t want[10000];
+	struct format_file *file;
+	struct format_name name;
+	struct stat st;
+	int opened;
+
+	if (geteuid() != 0)
+		skip();
+	tear(want);
+	name = torn_name;
+	assert_int_equal(fchownat(dir.fd, name.disk, 1000, 1000, 0), 0);
+	assert_int_equal(fchmodat(dir.fd, name.disk, 0400, 0), 0);
+	assert_int_equal(fchownat(dir.fd, REDO_LOG, 1000, 1000, 0), 0);
+	assert_int_equal(fchownat(dir.fd, "gocryptfs.conf", 1000, 1000, 0), 0);
+	assert_int_equal(fchownat(dir.fd, "gocryptfs.diriv", 1000, 1000, 0), 0);
+	assert_int_equal(fchown(dir.fd, 1000, 1000), 0);
+	setfsuid(1000); /* and the privileges over files go */
+	opened = open_format(CONFIG_FORMAT_GOCRYPTFS);
+	setfsuid(0);
+	assert_int_equal(opened, 0);
+	format_free(format);
+	assert_int_equal(store_stat(dir.fd, name.disk, &st), 0);
+	assert_int_equal(st.st_mode, S_IFREG | 0400);
+	assert_int_equal(open_format(CONFIG_FORMAT_GOCRYPTFS), 0);
+	file = reopen("f");
+	assert_contents(file, want, sizeof(want));
+	format_file_free(file);
+}
+
 static void what_was_cut_off_does_not_come_back(void **state)
 {
 	static uint8_t log[LOG_ROOM], want[20000];
@@ -233,6 +312,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(leftovers_do_not_keep_a_directory, setup, teardown),
 		cmocka_unit_test_setup_teardown(removing_looks_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_torn_block_comes_back, setup_repairing, teardown),
+		cmocka_unit_test_setup_teardown(the_log_stays_until_it_was_played_back, setup_repairing,
+						teardown),
+		cmocka_unit_test_setup_teardown(modes_do_not_stop_the_log, setup_repairing, teardown),
 		cmocka_unit_test_setup_teardown(what_was_cut_off_does_not_come_back, setup_repairing,
 						teardown),
 		cmocka_unit_test_setup_teardown(room_for_blocks_is_made_for_the_first_rewrite,
