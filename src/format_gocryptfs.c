@@ -427,6 +427,7 @@ static void gocryptfs_let_go(struct format *f)
 {
 	struct gocryptfs *g = gocryptfs_of(f);
 
+	gocryptfs_ballast_drop(g, g->root_fd);
 	store_syncfs(g->root_fd);
 	gocryptfs_redo_free(&g->redo);
 	memset(&g->redo, 0, sizeof(g->redo));

@@ -714,6 +714,12 @@ def test_gocryptfs_volume_in_an_encrypted_directory(ck, fs):
     assert state_of(fs, ident) == ABSENT, "a mount that fails leaves nothing"
     with ck.mounted("inner") as at:
         (at / "f").write_text("twice")
+        for name in ("a", "b" * 200):  # what takes room beforehand, and files that stay open for it
+            (at / name).mkdir()
+            (at / name / "x").write_text("x")
+            os.unlink(at / name / "x")
+            os.rename(at / name, at / (name + "2"))
+            os.rmdir(at / (name + "2"))
         with open(at / "f", "r+") as f:
             ck.run("lock", "inner", status=DONE)
             assert state_of(fs, ident) == ABSENT
