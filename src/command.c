@@ -33,6 +33,7 @@ static const struct command_option umount_options[] = {
 
 static const struct command_option lock_options[] = {
 	{"timeout", 't', "TIME", "how long writing back may take; what is left is lost then; default 30s"},
+	{"wait", 'w', NULL, "wait until everything is written back, however long that takes"},
 	{"report", 'r', NULL, "list the processes that hold files there"},
 	{"all", 'a', NULL, "lock everything"},
 	{0},

@@ -559,6 +559,17 @@ void mount_free(struct mount *m)
 
 /* ---- what there is to see ---- */
 
+enum sandbox_level mount_sandbox_level(const struct mount *m)
+{
+	static const enum sandbox_level levels[] = {
+		[CONFIG_SANDBOX_AUTO] = SANDBOX_AUTO,
+		[CONFIG_SANDBOX_STRICT] = SANDBOX_STRICT,
+		[CONFIG_SANDBOX_OFF] = SANDBOX_OFF,
+	};
+
+	return levels[m->config->sandbox];
+}
+
 static const char *state_word(const struct mount *m)
 {
 	static const char *const words[] = {
