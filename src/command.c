@@ -46,6 +46,13 @@ static const struct command_option unlock_options[] = {
 static const struct command_option status_options[] = {
 	{"json", 'j', NULL, "as one JSON object"},
 	{"names", 0, NULL, "only the names"},
+	{"watch", 0, "[=TIME]", "again and again, default every 2s; those in trouble first"},
+	{0},
+};
+
+static const struct command_option metrics_options[] = {
+	{"output", 'o', "FILE",
+	 "into this file, whole or not at all; for node_exporter's textfile collector"},
 	{0},
 };
 
@@ -110,6 +117,8 @@ const struct command commands[] = {
 	{"key", "change | add | remove | list | verify VOLUME [KEYNAME]",
 	 "change or list the keys of a volume", key_options, cmd_key, false},
 	{"status", "[NAME | TARGET]", "show what is mounted", status_options, cmd_status, false},
+	{"metrics", "[--output FILE]", "print counters of all mounts for Prometheus", metrics_options,
+	 cmd_metrics, false},
 	{"lock", "NAME | TARGET ...", "take the key from volumes that stay mounted", lock_options, cmd_lock,
 	 false},
 	{"unlock", "NAME | TARGET ...", "give it back: open files go on working", unlock_options, cmd_unlock,
@@ -163,7 +172,7 @@ static void help_option(const struct command_option *o)
 	char left[80];
 	int n = snprintf(left, sizeof(left), "  %c%c%s --%s%s%s", o->short_name ? '-' : ' ',
 			 o->short_name ? o->short_name : ' ', o->short_name ? "," : " ", o->name,
-			 o->argument ? " " : "", o->argument ? o->argument : "");
+			 command_option_takes(o) ? " " : "", o->argument ? o->argument : "");
 
 	printf("%s%*s  %s\n", left, n < HELP_COLUMN ? HELP_COLUMN - n : 0, "", o->help);
 }
@@ -197,7 +206,9 @@ static void table_add(struct option_table *t, const struct command_option *o)
 		t->names[t->n] = o->name;
 		t->longs[t->n] = (struct option){
 			.name = o->name,
-			.has_arg = o->argument ? required_argument : no_argument,
+			.has_arg = command_option_takes(o) ? required_argument
+				   : o->argument           ? optional_argument
+							   : no_argument,
 			.val = 256 + (int)t->n,
 		};
 		if (!o->short_name)

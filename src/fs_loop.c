@@ -66,6 +66,7 @@ static _Thread_local struct worker {
 	unsigned backlog; /* requests in a row that had another one waiting behind them */
 	unsigned stream;  /* requests in a row that came soon */
 	unsigned wipes;   /* how often it has wiped */
+	uint64_t came_ns; /* when the request was read */
 } worker;
 
 struct format_io *fs_loop_io(void)
@@ -240,7 +241,8 @@ static int receive(struct fs_loop *loop)
 	start = now_ns();
 	n = fuse_session_receive_buf(loop->fs->session, &worker.request);
 	atomic_fetch_sub(&loop->reading, 1);
-	take_pace(loop, now_ns() - start);
+	worker.came_ns = now_ns();
+	take_pace(loop, worker.came_ns - start);
 	if (n > 0)
 		return 1;
 	if (n == -EINTR || n == -EAGAIN)
@@ -282,6 +284,7 @@ static void answer(struct fs_loop *loop)
 		/* A lock leaves no plaintext behind: neither does what comes after it. */
 		explicit_bzero(worker.request.mem, worker.request.size);
 	}
+	latency_add(&loop->fs->p.stats->latency, now_ns() - worker.came_ns);
 	atomic_fetch_add_explicit(&loop->answered, 1, memory_order_relaxed);
 }
 

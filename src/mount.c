@@ -625,5 +625,6 @@ void mount_status(const struct mount *m, struct message_status *ret)
 	snprintf(s.passthrough, sizeof(s.passthrough), "%s", server_passthrough(m->stats));
 	sandbox_words(m->protections, s.protections, sizeof(s.protections));
 	missing_words(m, s.missing, sizeof(s.missing));
+	latency_read(&m->stats->latency, s.latency, &s.latency_ns);
 	*ret = s;
 }
