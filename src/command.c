@@ -110,6 +110,12 @@ static const struct command_option config_command_options[] = {
 	{0},
 };
 
+static const struct command_option doctor_options[] = {
+	{"all", 'a', NULL, "also what is fine"},
+	{"json", 'j', NULL, "everything, as one JSON object"},
+	{0},
+};
+
 const struct command commands[] = {
 	{"init", "DIRECTORY --key SPEC", "make a new encrypted volume in an empty directory", init_options,
 	 cmd_init, false},
@@ -132,6 +138,8 @@ const struct command commands[] = {
 	 rekey_options, cmd_rekey, false},
 	{"config", "--show NAME | --list | --check", "show or check the configuration",
 	 config_command_options, cmd_config, false},
+	{"doctor", "[VOLUME]", "look for what keeps volumes from being mounted", doctor_options, cmd_doctor,
+	 false},
 	{"complete", "bash | zsh | fish", "print the completion of a shell", NULL, cmd_complete, true},
 	{0},
 };

@@ -66,6 +66,7 @@ int command_usage(const struct command *cmd, const char *fmt, ...) __attribute__
 int cmd_check(const struct front *front, int argc, char **argv);
 int cmd_complete(const struct front *front, int argc, char **argv);
 int cmd_config(const struct front *front, int argc, char **argv);
+int cmd_doctor(const struct front *front, int argc, char **argv);
 int cmd_init(const struct front *front, int argc, char **argv);
 int cmd_key(const struct front *front, int argc, char **argv);
 int cmd_lock(const struct front *front, int argc, char **argv);
