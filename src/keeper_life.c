@@ -78,7 +78,7 @@ static void set_degraded(struct keeper_life *l, bool degraded)
 static void note(struct keeper_life *l, const char *words)
 {
 	if (strcmp(l->last_error, words) != 0)
-		log_msg(LOG_LEVEL_WARNING, "key of \"%s\": %s", l->m->config->name, words);
+		log_msg(LOG_LEVEL_WARNING, "key of \"%s\": %s [CK110]", l->m->config->name, words);
 	snprintf(l->last_error, sizeof(l->last_error), "%s", words);
 }
 
@@ -132,7 +132,7 @@ static void arm_again(struct keeper_life *l, uint64_t now)
 	} else {
 		keylife_given(&l->life, now, KEYLIFE_FOREVER, KEYLIFE_FOREVER);
 		log_msg(LOG_LEVEL_WARNING,
-			"the key of \"%s\" was updated, and its timeout cannot be set again: %s",
+			"the key of \"%s\" was updated, and its timeout cannot be set again: %s [CK111]",
 			l->m->config->name, strerror(-r));
 	}
 	fine(l);
