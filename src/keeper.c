@@ -114,7 +114,8 @@ static void unmount_done(struct keeper *k, int r)
 		stopping(k);
 		r = 0;
 	} else {
-		log_msg(LOG_LEVEL_WARNING, "cannot unmount %s: %s [CK101]", k->m->config->target, strerror(-r));
+		log_msg(LOG_LEVEL_WARNING, "cannot unmount %s: %s [CK101]", k->m->config->target,
+			strerror(-r));
 	}
 	answer_umount(k, r);
 }
