@@ -5,7 +5,7 @@ import shutil
 
 from support import DONE, sanitized
 
-COUNT = 24 if sanitized() else 200
+COUNT = 12 if sanitized() else 200
 KEYS = 8
 
 
