@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What keepers say of their mounts, for the commands that show it. One thread; asks sockets, never the mounts
- * themselves. */
+/* What keepers say of their mounts, for the commands that show it. Called by one thread, and makes some for
+ * the time of the call; asks sockets, never the mounts themselves. */
 #ifndef CKRFS_MOUNT_LIST_H
 #define CKRFS_MOUNT_LIST_H
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What `ckrfs status` and `ckrfs metrics` show: JSON that stays, the table, watching it, counters that Prometheus takes."""
 import fcntl
+import json
 import os
 import pty
 import re
@@ -62,6 +63,27 @@ def test_old_json_of_dead_mounts_has_the_same_members(ck):
     wait_until("it to be dead", lambda: ck.state()["state"] == "dead")
     assert set(ck.state()) == set(MEMBERS)
     ck.umount()
+
+
+def test_stopped_keepers_are_waited_for_together(ck):
+    """Each of them would take 5 s: one after the other they would take longer than anybody waits."""
+    names = [f"s{i}" for i in range(12)]
+    pids = []
+    for name in names:
+        (ck.dir / name).mkdir()
+        (ck.dir / f"{name}.plain").mkdir()
+        ck.configure(f"volume {name}", source=ck.dir / f"{name}.plain", format="plain")
+        ck.mount(name, ck.dir / name)
+    pids = [m["keeper_pid"] for m in ck.states()]
+    try:
+        for pid in pids[:-1]:
+            os.kill(pid, signal.SIGSTOP)
+        done = ck.run("status", "--json", status=DONE, timeout=30)
+        assert sorted(m["state"] for m in json.loads(done.stdout)["mounts"]) == ["silent"] * 11 + ["unlocked"]
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    ck.run("umount", "--all", status=DONE)
 
 
 # ---- the table
