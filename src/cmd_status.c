@@ -116,7 +116,7 @@ static void show_one(const struct message_status *s)
 	show_count("errors:", s->errors);
 	show_count("damages:", s->damages);
 	show_count("refreshes:", s->refreshes);
-	show_count("failed ones:", s->refresh_failures);
+	show_count("refresh errors:", s->refresh_failures);
 	printf("%-16s%" PRId64 "\n", "owner:", s->owner);
 	show_number("keeper:", s->keeper_pid);
 	show_number("server:", s->server_pid);

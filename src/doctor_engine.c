@@ -11,10 +11,10 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "command.h"
 #include "util.h"
 
 #define DOCKER_SOCKET "/run/docker/plugins/ckrfs.sock"
-#define START_PLUGIN "systemctl start ckrfs-volume-plugin.socket"
 
 /* 0, or why nobody answers there. */
 static int try_socket(const char *path)
@@ -28,6 +28,19 @@ static int try_socket(const char *path)
 		return -ENAMETOOLONG;
 	strcpy(address.sun_path, path);
 	return connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0 && errno != EAGAIN ? -errno : 0;
+}
+
+/* What makes somebody answer there: with what is installed. */
+static const char *start_plugin(void)
+{
+	static const char *const units[] = {"/etc/systemd/system/ckrfs-volume-plugin.socket",
+					    "/lib/systemd/system/ckrfs-volume-plugin.socket",
+					    "/usr/local/lib/systemd/system/ckrfs-volume-plugin.socket"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(units); i++)
+		if (access(units[i], F_OK) == 0)
+			return "systemctl start ckrfs-volume-plugin.socket";
+	return command_find("volume-plugin") ? "ckrfs volume-plugin" : NULL;
 }
 
 static bool is_installed(const char *program)
@@ -90,7 +103,7 @@ static void podman(struct diagnosis *d)
 			d, "podman", DIAGNOSIS_OK, 0, NULL,
 			"podman knows no volume plugin ckrfs; mounts are given to it as directories (-v)");
 	} else if ((r = try_socket(path)) < 0) {
-		diagnosis_add(d, "podman", DIAGNOSIS_PROBLEM, EXIT_STATUS_FAILED, START_PLUGIN,
+		diagnosis_add(d, "podman", DIAGNOSIS_PROBLEM, EXIT_STATUS_FAILED, start_plugin(),
 			      "%s names a volume plugin ckrfs, but nobody answers at %s: %s", conf, path,
 			      strerror(-r));
 	} else {
@@ -108,7 +121,7 @@ static void docker(struct diagnosis *d)
 	}
 	r = try_socket(DOCKER_SOCKET);
 	if (r < 0)
-		diagnosis_add(d, "docker", DIAGNOSIS_PROBLEM, EXIT_STATUS_FAILED, START_PLUGIN,
+		diagnosis_add(d, "docker", DIAGNOSIS_PROBLEM, EXIT_STATUS_FAILED, start_plugin(),
 			      "nobody answers at " DOCKER_SOCKET ": %s", strerror(-r));
 	else
 		diagnosis_add(d, "docker", DIAGNOSIS_OK, 0, NULL,

@@ -308,6 +308,17 @@ def test_one_source_of_several_is_enough(ck):
                      ("note", "whether fd:7 serves cannot be told without taking the key")]
 
 
+def test_key_of_the_lower(ck):
+    key = ck.key_file(os.urandom(64), "lower")
+    ck.configure("volume web", source=ck.dir, lower="fscrypt", format="gocryptfs", lower_key=f"file:{key}",
+                 key=f"file:{ck.dir}/none")
+    found = doctor(ck, "web", status=NO_KEY)
+    assert found["lower-key web"] == ("ok", f"file:{key} can be reached", "")
+    assert found["key web"][0] == "problem"
+    key.unlink()
+    assert doctor(ck, "web")["lower-key web"][:2] == ("problem", f"cannot read file:{key}: No such file or directory")
+
+
 def test_no_key_is_shown_or_logged(ck):
     """The environment looks for key bytes in all that was printed."""
     ck.volume()
@@ -323,7 +334,10 @@ def test_podman_names_a_plugin_that_is_not_there(ck):
     etc = ck.dir / "etc"
     etc.mkdir()
     (etc / "containers.conf").symlink_to(conf)
-    found = doctor(ck, status=FAILED, preexec_fn=elsewhere((etc, "/etc/containers")))
+    units = ck.dir / "units"
+    units.mkdir()
+    (units / "ckrfs-volume-plugin.socket").touch()
+    found = doctor(ck, status=FAILED, preexec_fn=elsewhere((etc, "/etc/containers"), (units, "/etc/systemd/system")))
     assert found["podman"] == (
         "problem", "/etc/containers/containers.conf names a volume plugin ckrfs, but nobody answers at "
         f"{ck.dir}/plugin.sock: No such file or directory", "systemctl start ckrfs-volume-plugin.socket")
