@@ -47,6 +47,13 @@ static const struct command_option unlock_options[] = {
 static const struct command_option status_options[] = {
 	{"json", 'j', NULL, "as one JSON object"},
 	{"names", 0, NULL, "only the names"},
+	{"watch", 0, "[=TIME]", "again and again, default every 2s; those in trouble first"},
+	{0},
+};
+
+static const struct command_option metrics_options[] = {
+	{"output", 'o', "FILE",
+	 "into this file, whole or not at all; for node_exporter's textfile collector"},
 	{0},
 };
 
@@ -112,6 +119,12 @@ static const struct command_option config_command_options[] = {
 	{0},
 };
 
+static const struct command_option doctor_options[] = {
+	{"all", 'a', NULL, "also what is fine"},
+	{"json", 'j', NULL, "everything, as one JSON object"},
+	{0},
+};
+
 const struct command commands[] = {
 	{"init", "DIRECTORY --key SPEC", "make a new encrypted volume in an empty directory", init_options,
 	 cmd_init, false},
@@ -119,6 +132,8 @@ const struct command commands[] = {
 	{"key", "change | add | remove | list | verify VOLUME [KEYNAME]",
 	 "change or list the keys of a volume", key_options, cmd_key, false},
 	{"status", "[NAME | TARGET]", "show what is mounted", status_options, cmd_status, false},
+	{"metrics", "[--output FILE]", "print counters of all mounts for Prometheus", metrics_options,
+	 cmd_metrics, false},
 	{"lock", "NAME | TARGET ...", "take the key from volumes that stay mounted", lock_options, cmd_lock,
 	 false},
 	{"unlock", "NAME | TARGET ...", "give it back: open files go on working", unlock_options, cmd_unlock,
@@ -134,6 +149,8 @@ const struct command commands[] = {
 	 ticket_options, cmd_ticket, false},
 	{"config", "--show NAME | --list | --check", "show or check the configuration",
 	 config_command_options, cmd_config, false},
+	{"doctor", "[VOLUME]", "look for what keeps volumes from being mounted", doctor_options, cmd_doctor,
+	 false},
 	{"complete", "bash | zsh | fish", "print the completion of a shell", NULL, cmd_complete, true},
 	{0},
 };
@@ -174,7 +191,7 @@ static void help_option(const struct command_option *o)
 	char left[80];
 	int n = snprintf(left, sizeof(left), "  %c%c%s --%s%s%s", o->short_name ? '-' : ' ',
 			 o->short_name ? o->short_name : ' ', o->short_name ? "," : " ", o->name,
-			 o->argument ? " " : "", o->argument ? o->argument : "");
+			 command_option_takes(o) ? " " : "", o->argument ? o->argument : "");
 
 	printf("%s%*s  %s\n", left, n < HELP_COLUMN ? HELP_COLUMN - n : 0, "", o->help);
 }
@@ -208,7 +225,9 @@ static void table_add(struct option_table *t, const struct command_option *o)
 		t->names[t->n] = o->name;
 		t->longs[t->n] = (struct option){
 			.name = o->name,
-			.has_arg = o->argument ? required_argument : no_argument,
+			.has_arg = command_option_takes(o) ? required_argument
+				   : o->argument           ? optional_argument
+							   : no_argument,
 			.val = 256 + (int)t->n,
 		};
 		if (!o->short_name)

@@ -114,7 +114,8 @@ static void unmount_done(struct keeper *k, int r)
 		stopping(k);
 		r = 0;
 	} else {
-		log_msg(LOG_LEVEL_WARNING, "cannot unmount %s: %s", k->m->config->target, strerror(-r));
+		log_msg(LOG_LEVEL_WARNING, "cannot unmount %s: %s [CK101]", k->m->config->target,
+			strerror(-r));
 	}
 	answer_umount(k, r);
 }
@@ -137,10 +138,10 @@ static void server_failed(struct keeper *k, int status)
 	const char *name = m->config->name;
 
 	if (WIFSIGNALED(status))
-		log_msg(LOG_LEVEL_ERROR, "the server of \"%s\" was killed: %s", name,
+		log_msg(LOG_LEVEL_ERROR, "the server of \"%s\" was killed: %s [CK102]", name,
 			strsignal(WTERMSIG(status)));
 	else
-		log_msg(LOG_LEVEL_ERROR, "the server of \"%s\" exited with status %d", name,
+		log_msg(LOG_LEVEL_ERROR, "the server of \"%s\" exited with status %d [CK103]", name,
 			WEXITSTATUS(status));
 	k->exit_status = EXIT_STATUS_FAILED;
 	mount_cut(m);
@@ -372,7 +373,7 @@ static void on_time(struct keeper *k)
 	if (k->m->state != MOUNT_STOPPING || !k->deadline || monotonic_ms() < k->deadline)
 		return;
 	log_msg(LOG_LEVEL_WARNING,
-		"files of \"%s\" are still open %" PRIu64 " ms after it was unmounted: cut off",
+		"files of \"%s\" are still open %" PRIu64 " ms after it was unmounted: cut off [CK104]",
 		k->m->config->name, k->m->config->stop_timeout_ms);
 	k->ended = true;
 }

@@ -183,7 +183,7 @@ static void begin(struct server_check *s, int fd)
 		check_free(steal_ptr(&s->check));
 		s->pipe_fd = -1;
 	}
-	log_msg(LOG_LEVEL_ERROR, "cannot begin a check: %s", err.code ? err.text : "no thread");
+	log_msg(LOG_LEVEL_ERROR, "cannot begin a check: %s [CK121]", err.code ? err.text : "no thread");
 	s->params.ended(s->params.ctx);
 	close(fd);
 }
