@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Run at build time: writes the seccomp(2) filter of the server (src/sandbox_seccomp.c) as C. Making it anew
- * at each mount took a fifth of the time that a mount takes.
+ * Run at build time: writes the seccomp(2) filters (src/sandbox_seccomp.c) as C, first that of the server.
+ * Making it anew at each mount took a fifth of the time that a mount takes.
  *
  * It lists the system calls that serving files takes. All others fail with ENOSYS, as on a kernel without
  * them: a newer C library that tries new ones falls back. What is not here: programs (execve), processes
  * (fork, ptrace, process_vm_*), sockets, keyrings, mounts, namespaces, modules, BPF.
+ *
+ * The second one is for the process of the volume plugin that engines talk to (src/sandbox_front.c): sockets
+ * that are open, memory, time.
  *
  * usage: seccomp_filter OUTPUT
  */
@@ -13,6 +16,7 @@
 #include <linux/filter.h>
 #include <sched.h>
 #include <seccomp.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -204,10 +208,71 @@ static const struct {
 	{"ioctl", 1, 0, 0x4004e502}, /* FUSE_DEV_IOC_BACKING_CLOSE */
 };
 
-static int add_plain(scmp_filter_ctx ctx)
+static const char *const front_allowed[] = {
+	/* clients, the plugin, the log */
+	"accept",
+	"accept4",
+	"epoll_wait",
+	"epoll_pwait",
+	"epoll_pwait2",
+	"epoll_ctl",
+	"poll",
+	"ppoll",
+	"read",
+	"write",
+	"readv",
+	"writev",
+	"sendto",
+	"sendmsg",
+	"recvfrom",
+	"recvmsg",
+	"shutdown",
+	"close",
+	"getsockopt",
+	"setsockopt",
+	"getsockname",
+	"fcntl",
+	"fcntl64",
+	"fstat",
+	"newfstatat",
+	/* memory */
+	"mmap",
+	"mmap2",
+	"munmap",
+	"mremap",
+	"madvise",
+	"brk",
+	"getrandom",
+	/* threads, signals, time */
+	"futex",
+	"futex_time64",
+	"sched_yield",
+	"exit",
+	"exit_group",
+	"gettid",
+	"getpid",
+	"tgkill",
+	"rt_sigaction",
+	"rt_sigprocmask",
+	"rt_sigreturn",
+	"sigreturn",
+	"sigaltstack",
+	"restart_syscall",
+	"clock_gettime",
+	"clock_gettime64",
+	"clock_nanosleep",
+	"clock_nanosleep_time64",
+	"nanosleep",
+	"gettimeofday",
+	"time",
+	"getrusage",
+	"getcpu",
+};
+
+static int add_plain(scmp_filter_ctx ctx, const char *const *names, size_t n)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(allowed); i++) {
-		int nr = seccomp_syscall_resolve_name(allowed[i]), r;
+	for (size_t i = 0; i < n; i++) {
+		int nr = seccomp_syscall_resolve_name(names[i]), r;
 
 		if (nr == __NR_SCMP_ERROR)
 			continue;
@@ -254,7 +319,7 @@ static int add_numbers(scmp_filter_ctx ctx)
 
 static int add_all(scmp_filter_ctx ctx)
 {
-	int r = add_plain(ctx);
+	int r = add_plain(ctx, allowed, ARRAY_SIZE(allowed));
 
 	if (r == 0)
 		r = add_with_arguments(ctx);
@@ -262,38 +327,54 @@ static int add_all(scmp_filter_ctx ctx)
 }
 
 /* The filter goes through a file: libseccomp 2.5 exports to nothing else. */
-static int write_c(FILE *bpf, FILE *out)
+static int write_c(const char *name, FILE *bpf, FILE *out)
 {
 	struct sock_filter op;
 
 	rewind(bpf);
-	fprintf(out, "/* Made by tools/seccomp_filter.c. */\nstatic struct sock_filter filter[] = {\n");
+	fprintf(out, "static struct sock_filter %s[] = {\n", name);
 	while (fread(&op, sizeof(op), 1, bpf) == 1)
 		fprintf(out, "\t{0x%04x, %u, %u, 0x%08x},\n", op.code, op.jt, op.jf, op.k);
 	fprintf(out, "};\n");
 	return ferror(bpf) || ferror(out) ? -EIO : 0;
 }
 
-int main(int argc, char **argv)
+static int write_filter(const char *name, bool front, FILE *out)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(ENOSYS));
-	FILE *bpf = tmpfile(), *out = argc == 2 ? fopen(argv[1], "w") : NULL;
-	int r = ctx && bpf && out ? 0 : -EINVAL;
+	FILE *bpf = tmpfile();
+	int r = ctx && bpf ? 0 : -ENOMEM;
 
 	/* A binary tree instead of a list of comparisons. Filters of older libraries are right too, if
 	 * slower. */
 	if (r == 0)
 		seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
 	if (r == 0)
-		r = add_all(ctx);
+		r = front ? add_plain(ctx, front_allowed, ARRAY_SIZE(front_allowed)) : add_all(ctx);
 	if (r == 0)
 		r = seccomp_export_bpf(ctx, fileno(bpf));
 	if (r == 0)
-		r = write_c(bpf, out);
+		r = write_c(name, bpf, out);
+	if (bpf)
+		fclose(bpf);
+	seccomp_release(ctx);
+	return r;
+}
+
+int main(int argc, char **argv)
+{
+	FILE *out = argc == 2 ? fopen(argv[1], "w") : NULL;
+	int r = out ? 0 : -EINVAL;
+
+	if (r == 0)
+		fprintf(out, "/* Made by tools/seccomp_filter.c. */\n");
+	if (r == 0)
+		r = write_filter("filter", false, out);
+	if (r == 0)
+		r = write_filter("filter_front", true, out);
 	if (r == 0 && fclose(out) != 0)
 		r = -errno;
 	if (r < 0)
 		fprintf(stderr, "seccomp_filter: %s\n", strerror(-r));
-	seccomp_release(ctx);
 	return r < 0;
 }
