@@ -9,7 +9,7 @@
 #include "util.h"
 #include "version.h"
 
-enum { COMMANDS_MAX = 16, NAME_WIDTH = 9 };
+enum { COMMANDS_MAX = 32, NAME_WIDTH = 13 };
 
 static const char examples[] = "\nexamples:\n"
 			       "  ckrfs init /srv/web.cipher --key file:/root/web.pass\n"
