@@ -101,32 +101,37 @@ static int run_self(char *const *argv, char said[SAID_MAX])
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -EIO;
 }
 
-/* "ckrfs: TEXT\n[more lines]  try: HINT\n" as it was said. */
-static int said_error(int status, char *said, const char *fallback, struct error *err)
+/* Adds lines, of who holds a busy mount, or of fusermount3(1), behind the error's own. */
+static void add_lines(struct error *err, const char *lines, size_t n)
 {
-	char *hint = strstr(said, "\n  try: "), *text = said;
-	size_t n;
+	size_t used = strlen(err->text);
 
-	if (status < 0 || strncmp(said, "ckrfs: ", 7) != 0)
-		return error_errno(err, status < 0 ? status : -EIO, EXIT_STATUS_FAILED, "%s", fallback);
-	text += 7;
-	if (hint) {
-		*hint = '\0';
-		hint += 8;
-		hint[strcspn(hint, "\n")] = '\0';
-	}
-	n = strlen(text);
-	while (n > 0 && text[n - 1] == '\n')
-		text[--n] = '\0';
-	error_set(err, -EIO, (enum exit_status)status, "%.*s", (int)strcspn(text, "\n"), text);
-	/* Who holds a busy mount. */
-	if (text[strcspn(text, "\n")]) {
-		size_t used = strlen(err->text);
+	while (n > 0 && lines[n - 1] == '\n')
+		n--;
+	if (n > 0)
+		snprintf(err->text + used, sizeof(err->text) - used, "\n%.*s", (int)n, lines);
+}
 
-		snprintf(err->text + used, sizeof(err->text) - used, "%s", text + strcspn(text, "\n"));
-	}
+/* [lines of others] "ckrfs: TEXT\n" [more lines] "  try: HINT\n", as it was said. */
+static int said_error(int status, const char *said, const char *fallback, struct error *err)
+{
+	const char *text = strncmp(said, "ckrfs: ", 7) == 0 ? said : strstr(said, "\nckrfs: "), *rest, *hint;
+	size_t before;
+
+	if (status < 0)
+		return error_errno(err, status, EXIT_STATUS_FAILED, "%s", fallback);
+	if (!text)
+		return error_set(err, -EIO, (enum exit_status)status, "%s: exit status %d", fallback, status);
+	before = (size_t)(text - said);
+	text += text[0] == '\n' ? 8 : 7;
+	rest = text + strcspn(text, "\n");
+	hint = strstr(rest, "\n  try: ");
+	error_set(err, -EIO, (enum exit_status)status, "%.*s", (int)(rest - text), text);
+	add_lines(err, said, before);
+	if (*rest)
+		add_lines(err, rest + 1, hint ? (size_t)(hint - rest) : strlen(rest + 1));
 	if (hint)
-		error_hint(err, "%s", hint);
+		error_hint(err, "%.*s", (int)strcspn(hint + 8, "\n"), hint + 8);
 	return -EIO;
 }
 

@@ -18,7 +18,8 @@
 #include "util.h"
 #include "volume_plugin_impl.h"
 
-enum { VOLUMES_MAX = 1024 };
+/* Of requests there are fewer, by far, unless what reads them is not ours any more. */
+enum { VOLUMES_MAX = 1024, ASKED_MAX = 1024 };
 
 struct volume {
 	struct volume *next; /* sorted by name */
@@ -500,12 +501,18 @@ static void begin_request(struct volumes *vs, struct asked *a)
 
 void volumes_request(struct volumes *vs, uint64_t serial, const struct plugin_request *request)
 {
-	struct asked *a = calloc(1, sizeof(*a)), **last = &vs->asked;
+	struct asked *a = NULL, **last = &vs->asked;
+	size_t n = 0;
 
+	for (; *last; last = &(*last)->next)
+		n++;
+	if (n < ASKED_MAX)
+		a = calloc(1, sizeof(*a));
 	if (!a) {
 		struct plugin_answer answer = {.error = ERROR_NONE};
 
-		error_errno(&answer.error, -ENOMEM, EXIT_STATUS_FAILED, "cannot handle the request");
+		error_errno(&answer.error, n < ASKED_MAX ? -ENOMEM : -EBUSY, EXIT_STATUS_BUSY,
+			    "cannot handle the request");
 		vs->params.answer(vs->params.ctx, serial, &answer);
 		return;
 	}
@@ -513,8 +520,6 @@ void volumes_request(struct volumes *vs, uint64_t serial, const struct plugin_re
 	a->request = *request;
 	a->deadline = monotonic_ms() + vs->params.answer_ms;
 	a->job = JOB_NONE;
-	while (*last)
-		last = &(*last)->next;
 	*last = a;
 	begin_request(vs, a);
 }
@@ -641,8 +646,11 @@ void volumes_time(struct volumes *vs)
 static int load_one(void *ctx, const struct plugin_volume *def, const struct plugin_count *count)
 {
 	struct volumes *vs = ctx;
-	struct volume *v = vs->n < VOLUMES_MAX ? add(vs, def) : NULL;
+	struct volume *v;
 
+	if (vs->n >= VOLUMES_MAX)
+		return -E2BIG;
+	v = add(vs, def);
 	if (!v)
 		return -ENOMEM;
 	v->tally = (struct tally){.count = *count, .n_stale = count->n_unanswered};

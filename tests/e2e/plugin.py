@@ -99,11 +99,13 @@ class Plugin:
         s.settimeout(30)
         return s
 
-    def raw(self, data):
-        """-> all that comes back until the plugin closes"""
+    def raw(self, data, last=False):
+        """-> all that comes back until the plugin closes; last: nothing will follow, and the plugin is told so"""
         with self.connect() as s:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 s.sendall(data)
+                if last:
+                    s.shutdown(socket.SHUT_WR)
             return self.rest(s)
 
     @staticmethod

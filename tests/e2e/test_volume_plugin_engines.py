@@ -15,7 +15,7 @@ from plugin import Plugin
 from support import BUILD, REPO, alive, run, wait_until
 from test_containers import PROBE
 from test_leaks import PASSPHRASE, Hunt, hunted
-from test_volume_plugin import BASE64, HEX
+from test_volume_plugin import BASE64, HEX, fifo_key
 
 
 class Engine:
@@ -194,6 +194,25 @@ def test_plugin_is_restarted_under_a_container(engine, plugin):
     wait_until("the unmount", lambda: state_of(plugin) is None)
     engine.run("volume", "rm", "web")
     assert plugin.names() == []
+
+
+def test_slow_key_is_told_and_then_there(engine, plugin):
+    """The engine says why its container did not start, and the next attempt finds the volume ready."""
+    fifo, spec = fifo_key(plugin.ck)
+    plugin.ck.volume("web", init=False, passphrase=PASSPHRASE, key=spec)
+    plugin.stop()
+    plugin.options = ("--answer", "300ms")
+    plugin.start()
+    engine.run("volume", "create", "--driver", "ckrfs", "web")
+    said = engine.container("web:/vol", "true", status=1)
+    assert 'volume "web" is still unlocking after 0.3 s' in said, said
+    fifo.write_text(PASSPHRASE)
+    wait_until("the mount", lambda: plugin.get("web")["Status"]["state"] == "unlocked")
+    # Without nocopy docker mounts, copies what the image has there, unmounts, and mounts again.
+    nocopy = ":nocopy" if isinstance(engine, Docker) else ""
+    assert engine.container("web:/vol" + nocopy, "echo x > /vol/f; cat /vol/f") == "x\n"
+    wait_until("the unmount", lambda: state_of(plugin) is None)
+    engine.run("volume", "rm", "web")
 
 
 @pytest.mark.parametrize("engine", [Podman], indirect=True)
