@@ -51,24 +51,24 @@ static bool is_hex(const char *s, size_t n)
 	return n > 0 && strspn(s, "0123456789abcdefABCDEF") >= n;
 }
 
-/* Random bytes as base64 have letters of both cases and digits; words and names seldom have all at length. */
+static int kind_of_character(char c)
+{
+	return c >= '0' && c <= '9' ? 1 : c >= 'a' && c <= 'z' ? 2 : c >= 'A' && c <= 'Z' ? 3 : 0;
+}
+
+/* Random bytes as base64 go from small to capital letters and digits all the time; words seldom do. */
 static bool is_base64(const char *s, size_t n)
 {
-	static const char digits[] = "0123456789", lower[] = "abcdefghijklmnopqrstuvwxyz",
-			  upper[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
-	size_t kinds[3] = {0};
+	size_t changes = 0;
 
 	for (size_t i = 0; i < n; i++) {
-		if (strchr(digits, s[i]))
-			kinds[0]++;
-		else if (strchr(lower, s[i]))
-			kinds[1]++;
-		else if (strchr(upper, s[i]))
-			kinds[2]++;
-		else if (!strchr("+/=-_", s[i]))
+		int kind = kind_of_character(s[i]), last = i ? kind_of_character(s[i - 1]) : 0;
+
+		if (!kind && !strchr("+/=-_", s[i]))
 			return false;
+		changes += kind && last && kind != last;
 	}
-	return kinds[0] && kinds[1] > 1 && kinds[2] > 1;
+	return changes >= n / 4;
 }
 
 enum { HEX_KEY_MIN = 32, BASE64_KEY_MIN = 22 };

@@ -94,6 +94,7 @@ def test_repeating_does_no_harm(plugin):
         plugin.unmount("v")
         plugin.remove("v")
         plugin.remove("v")
+    assert 'audit: umount "web" by uid=0 pid=' in plugin.log_text() and 'comm="exe"' not in plugin.log_text()
 
 
 def test_without_options_it_is_the_volume_of_that_name(plugin):

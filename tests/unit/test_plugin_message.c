@@ -101,6 +101,8 @@ static void keys_are_told_from_references(void **state)
 		{"key", "keyring:user:ckrfs-photos", false},
 		{"key", "exec:/usr/bin/age -d /root/k", false},
 		{"key", "file:/k/0123456789abcdef0123456789abcdef", false},
+		{"key", "keyring:user:ckrfs-Photos-2026-ProductionVolume1", false},
+		{"key", "unix:@ABCDEFGHIJKLMNOPQRSTUVWXYZ", false},
 		{"key", "hunter2", true},
 		{"key", "", true},
 		{"key", "keyring:fscrypt:0123456789abcdef", false},
