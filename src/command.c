@@ -110,6 +110,16 @@ static const struct command_option ticket_options[] = {
 	{0},
 };
 
+static const struct command_option volume_plugin_options[] = {
+	{"socket", 's', "PATH", "where engines reach it; default /run/docker/plugins/ckrfs.sock"},
+	{"group", 'g', "GROUP", "let this group use the socket, too"},
+	{"state", 0, "DIR", "where volumes are kept; default /var/lib/ckrfs/volumes"},
+	{"answer", 0, "TIME", "answer within this time; default 4s, as podman waits for 5"},
+	{"linger", 0, "TIME", "how long a volume stays mounted for nobody; default 30s"},
+	{"print-spec", 0, NULL, "print the file for /etc/docker/plugins"},
+	{0},
+};
+
 static const struct command_option config_command_options[] = {
 	{"show", 0, "NAME", "show the values of a volume, and where each comes from"},
 	{"options", 'o', "OPTIONS", "apply these on top, as ckrfs mount -o does"},
@@ -147,6 +157,8 @@ const struct command commands[] = {
 	 rekey_options, cmd_rekey, false},
 	{"ticket", "CELL --key SPEC", "try to get a Kerberos ticket for an AFS cell, and tell what it is",
 	 ticket_options, cmd_ticket, false},
+	{"volume-plugin", "[--socket PATH]", "serve volumes to Docker and Podman", volume_plugin_options,
+	 cmd_volume_plugin, false},
 	{"config", "--show NAME | --list | --check", "show or check the configuration",
 	 config_command_options, cmd_config, false},
 	{"doctor", "[VOLUME]", "look for what keeps volumes from being mounted", doctor_options, cmd_doctor,

@@ -77,6 +77,7 @@ int cmd_ticket(const struct front *front, int argc, char **argv);
 int cmd_rekey(const struct front *front, int argc, char **argv);
 int cmd_status(const struct front *front, int argc, char **argv);
 int cmd_unlock(const struct front *front, int argc, char **argv);
+int cmd_volume_plugin(const struct front *front, int argc, char **argv);
 int cmd_umount(const struct front *front, int argc, char **argv);
 
 /* The mount(8) helpers, chosen by argv[0]; exit statuses are mount(8)'s. */
