@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,19 @@ def debs(room):
         shutil.rmtree(tree)
         found.append(room / name)
     return found
+
+
+def wait_for_end(pid):
+    """umount(8) does not wait for the keeper, and without the package nobody is there who would."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX":
+                return
+        except OSError:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"the keeper, {pid}, does not end")
 
 
 def only(directory, pattern):
@@ -177,6 +191,7 @@ def test_mounts_and_volumes_outlive_upgrade_and_removal(root):
     root.sh("dpkg -r ckrfs; ! command -v ckrfs")
     assert root.sh("cat /tmp/mnt/f") == "before\nafter\n", "a removed package's mounts go on"
     root.sh("echo removed >>/tmp/mnt/f; umount /tmp/mnt; ! test -e /tmp/mnt/f")
+    wait_for_end(keeper)
     root.sh("dpkg -P ckrfs; test -e /etc/ckrfs/conf.d/web.conf; test -e /tmp/cipher/gocryptfs.conf")
     root.sh("dpkg -i /tmp/new.deb; ckrfs mount web")
     assert root.sh("cat /tmp/mnt/f") == "before\nafter\nremoved\n"
