@@ -69,14 +69,19 @@ static int drop_capabilities(bool system_admin)
 	return capability_keep_for_serving(system_admin);
 }
 
-static int leave_host(bool system_admin, unsigned *protections, struct error *err)
+void sandbox_own_namespaces(unsigned *protections)
 {
-	int r;
-
 	if (unshare(CLONE_NEWIPC) == 0)
 		*protections |= SANDBOX_PRIVATE_IPC;
 	if (unshare(CLONE_NEWNET) == 0)
 		*protections |= SANDBOX_PRIVATE_NET;
+}
+
+static int leave_host(bool system_admin, unsigned *protections, struct error *err)
+{
+	int r;
+
+	sandbox_own_namespaces(protections);
 	r = sandbox_empty_root();
 	if (r < 0)
 		return error_errno(err, r, EXIT_STATUS_FAILED,

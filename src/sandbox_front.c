@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <grp.h>
-#include <sched.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -27,10 +26,7 @@ static int leave_host(unsigned *protections, struct error *err)
 	bool partial = namespace_is_partial();
 	int r;
 
-	if (unshare(CLONE_NEWIPC) == 0)
-		*protections |= SANDBOX_PRIVATE_IPC;
-	if (unshare(CLONE_NEWNET) == 0)
-		*protections |= SANDBOX_PRIVATE_NET;
+	sandbox_own_namespaces(protections);
 	r = sandbox_empty_root();
 	if (r < 0)
 		return error_errno(err, r, EXIT_STATUS_FAILED,

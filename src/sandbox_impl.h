@@ -17,6 +17,9 @@ int sandbox_seccomp_keeper(void);
 /* The same with those that answering clients of an open socket takes. */
 int sandbox_seccomp_front(void);
 
+/* Namespaces of its own for IPC and network, where they can be had. */
+void sandbox_own_namespaces(unsigned *protections);
+
 /* A root directory with nothing in it, in a mount namespace of its own. -errno */
 int sandbox_empty_root(void);
 
