@@ -43,6 +43,8 @@ struct keeper {
 	bool lazy;                /* ... lazily */
 	bool lazy_wanted;         /* if it is busy, try again lazily */
 	uint64_t deadline;        /* MOUNT_STOPPING: when open files are cut off; 0: never */
+	uint64_t watchdog_ms;     /* how often the manager wants to hear of us; 0: never */
+	uint64_t watchdog_next;   /* ... and when next; 0: never */
 	bool checking;            /* the server checks the volume */
 	bool ended;
 	int exit_status;
@@ -364,11 +366,23 @@ static int loop_timeout(const struct keeper *k)
 {
 	int timeout = sooner(control_timeout(k->control), k->lock.patience);
 
+	timeout = sooner(timeout, k->watchdog_next);
 	return k->m->state == MOUNT_STOPPING ? sooner(timeout, k->deadline) : timeout;
+}
+
+static void watchdog(struct keeper *k)
+{
+	uint64_t now = monotonic_ms();
+
+	if (!k->watchdog_ms || now < k->watchdog_next)
+		return;
+	notify_send("WATCHDOG=1");
+	k->watchdog_next = now + k->watchdog_ms;
 }
 
 static void on_time(struct keeper *k)
 {
+	watchdog(k);
 	keeper_lock_timeout(&k->lock);
 	if (k->m->state != MOUNT_STOPPING || !k->deadline || monotonic_ms() < k->deadline)
 		return;
@@ -548,6 +562,8 @@ static void run(struct keeper *k)
 	log_audit("mount \"%s\" by uid=%u, owner uid=%u: done", cfg->name, (unsigned)getuid(),
 		  (unsigned)k->m->owner);
 	notify_send("READY=1\nSTATUS=mounted on %s", cfg->target);
+	k->watchdog_ms = notify_watchdog_ms();
+	watchdog(k);
 	loop(k);
 	if (k->m->state != MOUNT_STOPPING)
 		notify_send("STOPPING=1");
