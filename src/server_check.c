@@ -142,8 +142,9 @@ static void *run_check(void *arg)
 	log_msg(LOG_LEVEL_INFO, "checking the volume");
 	if (check_run(s->check, &err) < 0)
 		log_error(&err);
-	tell_end(s);
+	/* First: whoever reads the end may ask for the next check at once. */
 	s->params.ended(s->params.ctx);
+	tell_end(s);
 	atomic_store(&s->done, true);
 	return NULL;
 }
