@@ -221,6 +221,15 @@ def test_no_kdc(ck, kdc):
     assert f"no KDC can be reached for {USER}" in ticket(ck, kdc, from_keytab(kdc), status=NO_KEY)
 
 
+def test_clocks_that_differ(ck, kdc):
+    """Where libkrb5 may not take the clock of the KDC for its own (kdc_timesync)."""
+    kdc.write_config(["kdc_timesync = 0"])
+    kdc.stop()
+    kdc.start(env={"LD_PRELOAD": str(TOOLS / "clockshift.so"), "CLOCKSHIFT": "7200"})
+    text = ticket(ck, kdc, from_keytab(kdc), status=NO_KEY)
+    assert "the clocks of this machine and of the KDC differ too much\n  try: timedatectl status\n" in text
+
+
 def test_kdc_that_does_not_answer(ck, kdc):
     """Bounded by --timeout, whatever libkrb5 would wait for."""
     kdc.stop()
