@@ -55,9 +55,11 @@ static int no_ticket(struct error *err, const char *hint, const char *fmt, ...)
 
 static int refused(const struct session *s, const char *who, struct error *err)
 {
+	if (!s->p->keytab)
+		return no_ticket(err, NULL, "the KDC does not take the ticket in %s", s->from);
 	error_set(err, -EKEYREJECTED, EXIT_STATUS_WRONG_KEY,
 		  "the KDC does not take the key of %s in %s: it has another one by now", who, s->from);
-	error_hint(err, "klist -ket %s", s->p->keytab ? s->p->keytab : s->p->ccache);
+	error_hint(err, "klist -ket %s", s->p->keytab);
 	return -EKEYREJECTED;
 }
 

@@ -3,7 +3,7 @@
  * A Kerberos ticket for AFS, by MIT's libkrb5; only afs_krb5.c includes krb5.h. Asks the KDC: may block as
  * long as libkrb5 does (krb5.conf(5), kdc_timeout), and leaves copies of keys in the library's ordinary
  * memory, which it zeroes when it frees them. So it is called in a child process that then ends
- * (keysource_krb5.c). What is in the caller's credential cache or keytab is only read: renewed tickets are
+ * (krb5_source.c). What is in the caller's credential cache or keytab is only read: renewed tickets are
  * not written there.
  */
 #ifndef CKRFS_AFS_KRB5_H

@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -61,8 +62,12 @@ mount -t securityfs none /sys/kernel/security 2>/dev/null
 ip link set lo up
 hostname ckrfs-vm
 for m in fuse loop; do modprobe $m 2>/dev/null; done
+# A file system on a disk, in memory: tmpfs lacks some of what tests use (attributes of users, before Linux 6.6).
+mkdir -p /run/disk
+truncate -s 3G /run/disk.img && mkfs.ext4 -q -F -O encrypt /run/disk.img && mount -o loop /run/disk.img /run/disk
+chmod 1777 /run/disk
 cd @REPO@
-{ @ENVIRONMENT@ setsid timeout @SECONDS@ @COMMAND@; echo $? >/run/out/status; } </dev/null >/run/out/output 2>&1
+{ TMPDIR=/run/disk @ENVIRONMENT@ setsid timeout @SECONDS@ @COMMAND@; echo $? >/run/out/status; } </dev/null >/run/out/output 2>&1
 sync
 echo o >/proc/sysrq-trigger
 sleep 60
@@ -193,6 +198,7 @@ def main():
     parser.add_argument("--memory", type=int, default=4096, help="MiB (default %(default)s)")
     parser.add_argument("--suite", default="", help="of the package sources, for another kernel: bookworm-backports")
     parser.add_argument("--command", action="store_true", help="the arguments are a command, not pytest's")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the guest ends with it
     parser.add_argument("arguments", nargs="+", help="of pytest: files, -k ...; behind -- if they begin with a dash")
     args = parser.parse_args()
     command = args.arguments if args.command else ["/usr/bin/python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", *args.arguments]
