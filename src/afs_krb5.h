@@ -37,8 +37,9 @@ struct afs_krb5_ticket {
 /*
  * The service ticket afs/CELL@REALM, or afs@REALM where the KDC does not know that, as the payload of an
  * rxrpc key (afs_token.h). The initial ticket is taken with the keytab's key, or is that of the cache,
- * renewed if it can be and is in the second half of its life. Status 12: the KDC does not take the key; 13:
- * no ticket can be had; 14: krb5.conf or the names.
+ * renewed if it can be and is in the second half of its life. The service's ticket is a new one at each call,
+ * whatever the cache has. Status 12: the KDC does not take the key; 13: no ticket can be had; 14: krb5.conf
+ * or the names.
  */
 int afs_krb5_get(const struct afs_krb5_params *params, struct secret **ret_payload,
 		 struct afs_krb5_ticket *ret, struct error *err);

@@ -173,6 +173,15 @@ def test_renewed_in_the_second_half_of_its_life(ck, kdc):
     assert told["expires"] > end and cache.read_bytes() == before
 
 
+def test_ticket_of_the_service_in_the_cache_is_not_used(ck, kdc):
+    """One that aklog left there would be had again at each refresh, until it has ended."""
+    cache = kinit(kdc)
+    kdc.run("kvno", "-c", cache, f"afs/{CELL}@{REALM}")
+    had = int(time.time())
+    wait_until("the next second", lambda: time.time() > had + 1, 60)
+    assert ticket(ck, kdc, f"krb5:ccache={cache}")["start"] > had
+
+
 # ---- no ticket
 
 def test_keytab_that_others_can_read(ck, kdc):
