@@ -177,7 +177,7 @@ void fs_file_put(struct fs *fs, struct node *node)
 {
 	struct format_file *last = NULL;
 	struct timespec mtime;
-	bool held = false;
+	bool held = false, unlinked = false;
 
 	node_lock(fs->nodes);
 	if (--node->private.opens == 0) {
@@ -185,6 +185,7 @@ void fs_file_put(struct fs *fs, struct node *node)
 		node->private.file = NULL;
 		node->private.io_chosen = false;
 		held = mtime_take(node, &mtime);
+		unlinked = node->private.unlinked;
 	}
 	node_unlock(fs->nodes);
 	/* An error here has nobody to go to: close(2) was answered long ago. The time is then that of the
@@ -192,6 +193,8 @@ void fs_file_put(struct fs *fs, struct node *node)
 	if (held)
 		mtime_set(last, &mtime);
 	format_file_free(last);
+	if (unlinked)
+		fs_passthrough_let_go(fs, node);
 }
 
 /* ---- opening ---- */

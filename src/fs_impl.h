@@ -229,6 +229,8 @@ void fs_passthrough_probe(struct fs *fs);
 int32_t fs_passthrough_backing(struct fs *fs, struct node *node, struct format_file *file);
 /* The inode is not open, and its file in the lower must not be either. */
 void fs_passthrough_let_go(struct fs *fs, struct node *node);
+/* The inode has lost its last name: its file must not outlive its last open. */
+void fs_passthrough_unlinked(struct fs *fs, struct node *node);
 /* For node_table_new(): the inode goes. */
 void fs_passthrough_forget(void *ctx, struct node *node);
 
