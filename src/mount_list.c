@@ -21,6 +21,19 @@ static void fill_silent(const char *name, const struct record *record, const cha
 	snprintf(ret->target, sizeof(ret->target), "%s", record->target);
 }
 
+/* Its lock is held and it does not answer, or no longer: it begins, or ends while we ask. */
+static int look_again(const struct runtime *rt, const char *name, const char *state,
+		      struct message_status *ret)
+{
+	struct record record = {0};
+	bool alive;
+	int r = runtime_look(rt, name, &alive, &record);
+
+	if (r == 0)
+		fill_silent(name, &record, alive ? state : "dead", ret);
+	return r;
+}
+
 static int ask(const struct runtime *rt, const char *name, bool alive, const struct record *record,
 	       struct message_status *ret, struct error *err)
 {
@@ -32,16 +45,19 @@ static int ask(const struct runtime *rt, const char *name, bool alive, const str
 		return 0;
 	}
 	r = control_client_ask(rt, name, &request, CONTROL_CLIENT_TIMEOUT_MS, ret, err);
-	if (r == -ECONNREFUSED || r == -ENOENT) {
-		/* No socket: it is about to begin, or has just ended. */
-		fill_silent(name, record, "starting", ret);
-		return 0;
-	}
-	if (r == -ETIMEDOUT) {
+	switch (r) {
+	case -ECONNREFUSED:
+	case -ENOENT:
+		return look_again(rt, name, "starting", ret);
+	case -ECONNRESET:
+	case -EPIPE:
+		return look_again(rt, name, "silent", ret);
+	case -ETIMEDOUT:
 		fill_silent(name, record, "silent", ret);
 		return 0;
+	default:
+		return r;
 	}
-	return r;
 }
 
 /* ---- all of them ---- */

@@ -11,6 +11,7 @@ import stat
 import struct
 import subprocess
 import termios
+from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -62,6 +63,21 @@ def test_old_json_of_dead_mounts_has_the_same_members(ck):
     os.kill(ck.state()["keeper_pid"], signal.SIGKILL)
     wait_until("it to be dead", lambda: ck.state()["state"] == "dead")
     assert set(ck.state()) == set(MEMBERS)
+    ck.umount()
+
+
+def test_a_keeper_that_dies_while_it_is_asked_is_dead(ck):
+    """Not gone: its mount is still there."""
+    ck.volume()
+    ck.mount()
+    keeper = ck.state()["keeper_pid"]
+    os.kill(keeper, signal.SIGSTOP)
+    with child(ck.argv("status", "--json"), env=ck.env, stdout=subprocess.PIPE) as asking:
+        wait_until("it to wait for the answer", lambda: "poll" in Path(f"/proc/{asking.pid}/wchan").read_text())
+        os.kill(keeper, signal.SIGKILL)
+        said, _ = asking.communicate(timeout=30)
+    assert [m["state"] for m in json.loads(said)["mounts"]] in (["dead"], ["silent"])
+    wait_until("it to be dead", lambda: ck.state()["state"] == "dead")
     ck.umount()
 
 
