@@ -184,14 +184,14 @@ static void test_utf8(void **state)
 		{"\xf4\x8f\xbf\xbf", 4, 0x10ffff},
 		/* a byte that goes on, overlong slash in 2 to 4 bytes, surrogate, beyond Unicode, cut, no
 		   such byte */
-		{"\x80", 0},
-		{"\xc0\xaf", 0},
-		{"\xe0\x80\xaf", 0},
-		{"\xf0\x80\x80\xaf", 0},
-		{"\xed\xa0\x80", 0},
-		{"\xf4\x90\x80\x80", 0},
-		{"\xe2\x82", 0},
-		{"\xff", 0},
+		{"\x80", 0, 0},
+		{"\xc0\xaf", 0, 0},
+		{"\xe0\x80\xaf", 0, 0},
+		{"\xf0\x80\x80\xaf", 0, 0},
+		{"\xed\xa0\x80", 0, 0},
+		{"\xf4\x90\x80\x80", 0, 0},
+		{"\xe2\x82", 0, 0},
+		{"\xff", 0, 0},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
