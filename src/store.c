@@ -114,12 +114,12 @@ void store_act_as_self(void)
 		store_act_as(self_uid, self_gid, acting.mask);
 }
 
-int store_open(int dir_fd, const char *name, int flags, mode_t mode)
+static int open_resolved(int dir_fd, const char *name, int flags, mode_t mode, uint64_t resolve)
 {
 	struct open_how how = {
 		.flags = (uint64_t)(unsigned)(flags | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY),
 		.mode = (flags & (O_CREAT | O_TMPFILE)) ? mode & 07777 : 0,
-		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | resolve,
 	};
 	int fd;
 
@@ -130,6 +130,23 @@ int store_open(int dir_fd, const char *name, int flags, mode_t mode)
 	do {
 		fd = (int)syscall(SYS_openat2, dir_fd, name, &how, sizeof(how));
 	} while (fd < 0 && (errno == EAGAIN || errno == EINTR));
+	return fd < 0 ? -errno : fd;
+}
+
+int store_open(int dir_fd, const char *name, int flags, mode_t mode)
+{
+	return open_resolved(dir_fd, name, flags, mode, 0);
+}
+
+int store_open_here(int dir_fd, const char *name, int flags)
+{
+	return open_resolved(dir_fd, name, flags, 0, RESOLVE_NO_XDEV);
+}
+
+int store_open_parent(int dir_fd)
+{
+	int fd = openat(dir_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
 	return fd < 0 ? -errno : fd;
 }
 
