@@ -13,6 +13,7 @@
 #include "cleanup.h"
 #include "log.h"
 #include "mountinfo.h"
+#include "notify.h"
 
 /* For files below the source that are in use by processes that are about to end. */
 enum { LOWER_LOCK_MS = 2000 };
@@ -53,6 +54,43 @@ static int check_hidden(const struct config *cfg, struct error *err)
 	return -EBUSY;
 }
 
+int mount_lower_make_place(struct mount *m, void (*stage)(void *ctx, const char *what), void *ctx,
+			   struct error *err)
+{
+	const struct config *cfg = m->config;
+	int r;
+
+	if (!cfg->ephemeral)
+		return 0;
+	r = ephemeral_open(cfg->source, &m->place, err);
+	if (r < 0)
+		return r;
+	stage(ctx, "removing what killed mounts have left");
+	r = ephemeral_sweep(&m->place);
+	if (r < 0)
+		log_msg(LOG_LEVEL_WARNING,
+			"\"%s\": what a killed mount left in %s cannot be removed: %s [CK115]", cfg->name,
+			cfg->source, strerror(-r));
+	r = ephemeral_make(&m->place, err);
+	return r < 0 ? error_prefix(err, "source %s", cfg->source) : 0;
+}
+
+void mount_lower_remove_place(struct mount *m)
+{
+	char name[EPHEMERAL_NAME_SIZE];
+	int r;
+
+	if (m->place.source_fd < 0)
+		return;
+	notify_send("STATUS=removing the files");
+	memcpy(name, m->place.name, sizeof(name));
+	r = ephemeral_remove(&m->place);
+	if (r < 0)
+		log_msg(LOG_LEVEL_WARNING,
+			"\"%s\": not all of %s/%s can be removed, but its key is gone: %s [CK115]",
+			m->config->name, m->config->source, name, strerror(-r));
+}
+
 int mount_lower_open_keys(struct mount *m, struct error *err)
 {
 	int r;
@@ -74,6 +112,7 @@ int mount_lower_open(struct mount *m, bool shared, struct error *err)
 	struct lower_params lower = {
 		.kind = cfg->lower,
 		.source = cfg->source,
+		.source_fd = m->place.volume_fd,
 		.subtree = cfg->subtree,
 		.hide = cfg->hide_lower,
 		.read_only = cfg->read_only,

@@ -45,6 +45,12 @@ int store_init_proc(void)
 	return proc_fd < 0 ? -errno : 0;
 }
 
+void store_close_proc(void)
+{
+	cleanup_close(&proc_fd);
+	proc_fd = -1;
+}
+
 int store_enter_proc(void)
 {
 	if (fchdir(proc_fd) < 0)

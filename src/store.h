@@ -21,6 +21,9 @@
  */
 int store_init_proc(void);
 
+/* Takes that back: for a process that forks others, whose own it must be. */
+void store_close_proc(void);
+
 /* Makes /proc/self/fd the working directory: extended attributes of O_PATH fds have no *at() call before
  * Linux 6.13. After the sandbox, before the first thread. */
 int store_enter_proc(void);

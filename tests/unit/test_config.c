@@ -445,6 +445,42 @@ static void test_finish(void **state)
 	assert_int_equal(err.status, EXIT_STATUS_CONFIG);
 }
 
+/* What an ephemeral volume cannot have, by -o and the words that say so. */
+static void test_finish_ephemeral(void **state)
+{
+	static const struct {
+		const char *options, *says;
+	} cases[] = {
+		{"ephemeral", NULL},
+		{"ephemeral,keyring=inherit,on-expire=keep,key-lifetime=1h", NULL},
+		{"noephemeral,key=fd:3,ro,shared", NULL},
+		{"ephemeral,key=fd:3", "its key is made"},
+		{"ephemeral,lower-key=fd:3", "its key is made"},
+		{"ephemeral,format=plain", "the format \"plain\""},
+		{"ephemeral,lower=fscrypt", "lower = fscrypt"},
+		{"ephemeral,lower=fscrypt,format=gocryptfs,lower-key=fd:3", "lower = fscrypt"},
+		{"ephemeral,shared", "no other mount"},
+		{"ephemeral,ro", "read-only"},
+		{"ephemeral,hide-lower", "it takes a directory"},
+		{"ephemeral,subtree=/x", "it takes a directory"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		autoconfig struct config *cfg = NULL;
+		struct error err = ERROR_NONE;
+
+		assert_int_equal(config_new("v", 0, &cfg, NULL), 0);
+		assert_int_equal(config_set_option(cfg, "source", "/s", "-", NULL), 0);
+		assert_int_equal(config_apply_options(cfg, cases[i].options, "-o", &err), 0);
+		assert_int_equal(config_volume_finish(cfg, &err), cases[i].says ? -EINVAL : 0);
+		if (!cases[i].says)
+			continue;
+		assert_int_equal(err.status, EXIT_STATUS_CONFIG);
+		assert_non_null(strstr(err.text, "ephemeral = yes cannot be done: "));
+		assert_non_null(strstr(err.text, cases[i].says));
+	}
+}
+
 static char *show(const struct config *cfg, bool json)
 {
 	char *text = NULL;
@@ -757,6 +793,7 @@ int main(void)
 		cmocka_unit_test(test_options_over_section),
 		cmocka_unit_test(test_option_errors),
 		cmocka_unit_test(test_finish),
+		cmocka_unit_test(test_finish_ephemeral),
 		cmocka_unit_test(test_show),
 		cmocka_unit_test(test_show_json),
 		cmocka_unit_test_setup_teardown(test_load, setup, teardown),
