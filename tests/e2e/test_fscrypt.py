@@ -15,13 +15,6 @@ from support import (BUSY, CONFIG, DONE, FAILED, NO_KEY, NO_VOLUME, PARTLY, UID,
 PASSPHRASE = "a passphrase of fscrypt"
 
 
-@pytest.fixture
-def fs(ck):
-    system = Encrypting(ck)
-    yield system
-    system.close()
-
-
 def raw_key(ck, name="raw", size=64):
     key = os.urandom(size)
     ck.keep_secret(key)
