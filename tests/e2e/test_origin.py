@@ -15,10 +15,10 @@ from pathlib import Path
 import containers
 import pytest
 from fscrypt import ABSENT, PRESENT, SET_POLICY, key_status, opened, policy
+from locked import MARK, outcome, scan
 from manager import PASSPHRASE, SOURCE, Key, join_session, keyctl, refusal, wait_for_lock, wait_for_unlock
 from support import DONE, NO_KEY, UID, WRONG_KEY, Gocryptfs, as_user, child, errno_of, forms, run
 from test_containers import PROBE, container_with_keyctl
-from test_lock import MARK, outcome, scan
 
 
 @contextlib.contextmanager
