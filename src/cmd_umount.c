@@ -182,20 +182,12 @@ static int umount_named(const char *what, bool lazy)
 
 /* ---- several ---- */
 
-/* The status of all: that of the failures if they are the same and nothing succeeded, else 3. */
-static int join_status(int so_far, int status, size_t done)
-{
-	if (done == 0)
-		return status;
-	return so_far == status ? status : EXIT_STATUS_PARTLY;
-}
-
 static int umount_list(char *const *list, bool lazy)
 {
 	int status = EXIT_STATUS_DONE;
 
 	for (size_t i = 0; list[i]; i++)
-		status = join_status(status, umount_named(list[i], lazy), i);
+		status = command_join_status(status, umount_named(list[i], lazy), i);
 	return status;
 }
 
@@ -216,7 +208,7 @@ static int umount_all(bool lazy)
 			bool alive;
 
 			if (runtime_look(&runtime, names[i], &alive, NULL) == 0)
-				status = join_status(status, umount_named(names[i], lazy), n++);
+				status = command_join_status(status, umount_named(names[i], lazy), n++);
 		}
 		runtime_names_free(names);
 	}
