@@ -99,9 +99,9 @@ static int open_own(int source_fd, const char *name)
 }
 
 /* The mark goes last: what is interrupted goes on another time. */
-static int remove_marked(int source_fd, int dir_fd, const char *name)
+static int remove_marked(int source_fd, int dir_fd, const char *name, void (*removed)(void *ctx), void *ctx)
 {
-	const struct tree_remove but_mark = {.keep = MARK};
+	const struct tree_remove but_mark = {.keep = MARK, .removed = removed, .ctx = ctx};
 	int r = tree_remove_contents(dir_fd, &but_mark);
 
 	if (r == 0)
@@ -117,7 +117,7 @@ static int remove_leftover(int source_fd, const char *name)
 	if (fd < 0 || store_lock(fd) < 0)
 		return 0;
 	if (is_marked(fd, name))
-		return remove_marked(source_fd, fd, name);
+		return remove_marked(source_fd, fd, name, NULL, NULL);
 	store_rmdir(source_fd, name);
 	return 0;
 }
@@ -229,7 +229,7 @@ int ephemeral_make(struct ephemeral *e, struct error *err)
 	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "cannot make a volume in it") : 0;
 }
 
-int ephemeral_remove(struct ephemeral *e)
+int ephemeral_remove(struct ephemeral *e, void (*removed)(void *ctx), void *ctx)
 {
 	int r = 0;
 
@@ -238,7 +238,7 @@ int ephemeral_remove(struct ephemeral *e)
 	/* Without it only fewer things can be removed. */
 	store_init_proc();
 	if (e->dir_fd >= 0)
-		r = remove_marked(e->source_fd, e->dir_fd, e->name);
+		r = remove_marked(e->source_fd, e->dir_fd, e->name, removed, ctx);
 	ephemeral_close(e);
 	return r;
 }

@@ -36,8 +36,8 @@ int ephemeral_sweep(const struct ephemeral *e);
 /* Makes the directory, and volume/ with mode, owner and group of the source. */
 int ephemeral_make(struct ephemeral *e, struct error *err);
 
-/* Removes it, with all that can be removed of it: 0, or the first failure. */
-int ephemeral_remove(struct ephemeral *e);
+/* Removes it, with all that can be removed of it: 0, or the first failure. removed is told of each file. */
+int ephemeral_remove(struct ephemeral *e, void (*removed)(void *ctx), void *ctx);
 
 void ephemeral_close(struct ephemeral *e);
 

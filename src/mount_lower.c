@@ -14,9 +14,12 @@
 #include "log.h"
 #include "mountinfo.h"
 #include "notify.h"
+#include "util.h"
 
 /* For files below the source that are in use by processes that are about to end. */
 enum { LOWER_LOCK_MS = 2000 };
+/* How often a service manager hears of files that are removed, and for how long that is to be enough. */
+enum { REMOVING_TELL_MS = 1000, REMOVING_EXTEND_MS = 30000 };
 
 struct device_search {
 	struct stat st;
@@ -75,16 +78,28 @@ int mount_lower_make_place(struct mount *m, void (*stage)(void *ctx, const char 
 	return r < 0 ? error_prefix(err, "source %s", cfg->source) : 0;
 }
 
+/* A service manager does not wait for ever, unless it hears that something happens. */
+static void still_removing(void *ctx)
+{
+	uint64_t *next = ctx, now = monotonic_ms();
+
+	if (now < *next)
+		return;
+	*next = now + REMOVING_TELL_MS;
+	notify_send("EXTEND_TIMEOUT_USEC=%d\nWATCHDOG=1", REMOVING_EXTEND_MS * 1000);
+}
+
 void mount_lower_remove_place(struct mount *m)
 {
 	char name[EPHEMERAL_NAME_SIZE];
+	uint64_t next = 0;
 	int r;
 
 	if (m->place.source_fd < 0)
 		return;
 	notify_send("STATUS=removing the files");
 	memcpy(name, m->place.name, sizeof(name));
-	r = ephemeral_remove(&m->place);
+	r = ephemeral_remove(&m->place, still_removing, &next);
 	if (r < 0)
 		log_msg(LOG_LEVEL_WARNING,
 			"\"%s\": not all of %s/%s can be removed, but its key is gone: %s [CK115]",

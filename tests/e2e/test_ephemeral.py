@@ -6,12 +6,14 @@ import errno
 import os
 import shutil
 import signal
+import socket
 import stat
 
 import containers
 import pytest
 from plugin import Plugin
-from support import CONFIG, DONE, FAILED, NO_VOLUME, PARTLY, TOOLS, UID, UNSUPPORTED, alive, as_user, errno_of, forms, run, wait_until
+from support import (CONFIG, DONE, FAILED, NO_VOLUME, PARTLY, TOOLS, UID, UNSUPPORTED, alive, as_user, child, errno_of, forms,
+                     run, wait_until)
 from test_leaks import Hunt, hkdf
 
 PREFIX = "ckrfs-ephemeral-"
@@ -238,6 +240,26 @@ def test_open_files_and_stop(ck, pool):
         assert list(pool.iterdir()) == []
         with contextlib.suppress(OSError):
             f.close()
+
+
+def test_service_manager_is_told(ck, pool):
+    """Who waits for the end of the service waits as long as files are removed."""
+    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notify.bind(str(ck.dir / "notify"))
+    notify.settimeout(30)
+    with child(ck.argv("mount", "scratch", ck.mnt, "-f"), env=dict(ck.env, NOTIFY_SOCKET=str(ck.dir / "notify"))) as process:
+        while "READY=1" not in notify.recv(4096).decode():
+            pass
+        ck.remember(ck.mnt)
+        fill(ck.mnt)
+        ck.umount()
+        assert process.wait(30) == DONE
+    assert list(pool.iterdir()) == []
+    said = []
+    while not said or "EXTEND_TIMEOUT_USEC" not in said[-1]:
+        said.append(notify.recv(4096).decode())
+    assert said[-2:] == ["STATUS=removing the files", "EXTEND_TIMEOUT_USEC=30000000\nWATCHDOG=1"]
+    notify.close()
 
 
 def test_failed_start_leaves_nothing(ck, pool):
