@@ -3,11 +3,13 @@
 them, or only looks like them, is left alone."""
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import signal
 import socket
 import stat
+from pathlib import Path
 
 import containers
 import pytest
@@ -31,6 +33,18 @@ def pool(ck):
 def own(pool):
     """Directories of mounts, and what is left of them."""
     return sorted(p for p in pool.iterdir() if p.name.startswith(PREFIX))
+
+
+def machine():
+    machine_id = Path("/etc/machine-id")
+    known = machine_id.exists() and len(machine_id.read_text().strip()) == 32
+    return machine_id.read_text()[:32] if known else Path("/proc/sys/kernel/random/boot_id").read_text()[:32]
+
+
+def mark_of(name, on=None):
+    """What says that a directory of that name was made by a mount on that machine."""
+    digest = hashlib.sha256(f"ckrfs ephemeral volume\n{name}\n{on or machine()}\n".encode()).hexdigest()
+    return f'The key of this volume is nowhere but in its mount: ckrfs-volumes(7), "Ephemeral volumes"\n{digest}\n'
 
 
 def tree(top):
@@ -276,18 +290,18 @@ def test_strangers_survive(ck, pool):
     precious.mkdir()
     (precious / "file").write_text("mine")
     left = leftover(ck, pool)
-    mark = (left / "mark").read_bytes()
+    assert (left / "mark").read_text() == mark_of(left.name)
 
     def plant(digit, how):
         path = pool / (PREFIX + digit * 16)
         how(path)
         return path
 
-    def directory(path, mode=0o700, uid=0, marked=mark):
+    def directory(path, mode=0o700, uid=0, marked=None):
         path.mkdir()
         (path / "volume").mkdir()
         (path / "volume" / "file").write_text("mine")
-        (path / "mark").write_bytes(marked)
+        (path / "mark").write_text(mark_of(path.name) if marked is None else marked)
         path.chmod(mode)
         os.chown(path, uid, uid)
 
@@ -299,10 +313,12 @@ def test_strangers_survive(ck, pool):
         plant("2", lambda p: p.write_text("file")),
         plant("3", lambda p: directory(p, uid=UID)),
         plant("4", lambda p: directory(p, mode=0o755)),
-        plant("5", lambda p: directory(p, marked=b"")),
-        plant("6", directory),  # the mark of another name
-        plant("7", lambda p: directory(p, marked=mark[:-2] + b"x\n")),  # of another machine, say
+        plant("5", lambda p: directory(p, marked="")),
+        plant("6", lambda p: directory(p, marked=mark_of(left.name))),
+        plant("7", lambda p: directory(p, marked=mark_of(p.name, on="0" * 32))),
+        plant("9", lambda p: directory(p, marked=mark_of(p.name) + "and more")),
     ]
+    ours = plant("a", directory)
     foreign = [pool / "file", pool / "directory", pool / (PREFIX + "8" * 15), pool / (PREFIX + "8" * 16 + ".old")]
     foreign[0].write_text("mine")
     for path in foreign[1:]:
@@ -313,7 +329,7 @@ def test_strangers_survive(ck, pool):
     assert {p.name: tree(p) for p in [*planted, *foreign]} == before
     assert (planted[0] / "file").read_text() == "mine" and planted[1].read_text() == "file"
     assert (precious / "file").read_text() == "mine"
-    assert not left.exists(), "ours went, with the links in it"
+    assert not left.exists() and not ours.exists(), "ours went, with the links in it"
     assert sorted(pool.iterdir()) == sorted([*planted, *foreign])
 
 
@@ -348,7 +364,7 @@ def test_in_a_directory_for_everybody(ck, pool):
             os.listdir(left)
         planted = pool / (PREFIX + "a" * 16)
         planted.mkdir(mode=0o700)
-        (planted / "mark").write_text("what do I know")
+        (planted / "mark").write_text(mark_of(planted.name))
         (planted / "volume").symlink_to("/etc")
     as_user(try_it)
     with ck.mounted("scratch") as at:
