@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """ephemeral = yes: a new volume with each mount, whose key is nowhere, and of whose files nothing is left; what lies beside
 them, or only looks like them, is left alone."""
+import concurrent.futures
 import contextlib
 import errno
 import hashlib
@@ -111,6 +112,25 @@ def test_side_by_side(ck, pool):
             assert os.listdir(at) == ["mine"]
         # What the other mount removed was its own.
         assert (at / "mine").read_text() == "1" and len(own(pool)) == 1
+
+
+def test_begun_and_ended_all_at_once(ck, pool):
+    """Each looks for leftovers while others make their directories, and while they remove them."""
+    targets = [ck.dir / f"at{i}" for i in range(8)]
+    for t in targets:
+        t.mkdir()
+
+    def use(target):
+        for _ in range(3):
+            with ck.mounted(pool, target, "-o", "ephemeral"):
+                assert os.listdir(target) == []
+                (target / "f").write_text(target.name)
+                assert (target / "f").read_text() == target.name
+
+    with concurrent.futures.ThreadPoolExecutor(len(targets)) as threads:
+        for done in [threads.submit(use, t) for t in targets]:
+            done.result()
+    assert list(pool.iterdir()) == []
 
 
 def test_root_is_as_the_source(ck, pool):
