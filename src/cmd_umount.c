@@ -126,13 +126,14 @@ static int clean_lower(const struct control_mount *m, struct error *err)
 /* So are the files of an ephemeral volume. */
 static int clean_ephemeral(const struct control_mount *m, struct error *err)
 {
+	const struct tree_remove silently = {.removed = NULL};
 	struct ephemeral place;
 	int r;
 
 	/* A source that is gone has nothing left. */
 	if (!m->record.ephemeral || crypto_init() < 0 || ephemeral_open(m->record.source, &place, NULL) < 0)
 		return 0;
-	r = ephemeral_sweep(&place);
+	r = ephemeral_sweep(&place, &silently);
 	ephemeral_close(&place);
 	return r < 0 ? error_errno(err, r, EXIT_STATUS_PARTLY,
 				   "\"%s\" is unmounted and its key is gone, but not all of its files can be "

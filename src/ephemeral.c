@@ -13,7 +13,6 @@
 #include "crypto.h"
 #include "lower.h"
 #include "store.h"
-#include "tree_remove.h"
 #include "util.h"
 
 enum { TRIES = 100, RANDOM_SIZE = 8, ID_SIZE = 32, MARK_SIZE = 256 };
@@ -99,9 +98,9 @@ static int open_own(int source_fd, const char *name)
 }
 
 /* The mark goes last: what is interrupted goes on another time. */
-static int remove_marked(int source_fd, int dir_fd, const char *name, void (*removed)(void *ctx), void *ctx)
+static int remove_marked(int source_fd, int dir_fd, const char *name, const struct tree_remove *how)
 {
-	const struct tree_remove but_mark = {.keep = MARK, .removed = removed, .ctx = ctx};
+	const struct tree_remove but_mark = {.keep = MARK, .removed = how->removed, .ctx = how->ctx};
 	int r = tree_remove_contents(dir_fd, &but_mark);
 
 	if (r == 0)
@@ -109,20 +108,21 @@ static int remove_marked(int source_fd, int dir_fd, const char *name, void (*rem
 	return r < 0 && r != -ENOENT ? r : store_rmdir(source_fd, name);
 }
 
-/* Without a mark it is no older than its making, and empty. */
-static int remove_leftover(int source_fd, const char *name)
+/* One that has no mark yet is removed if it is empty: who makes it was killed, or finds that out and makes
+ * another. */
+static int remove_leftover(int source_fd, const char *name, const struct tree_remove *how)
 {
 	autofd int fd = open_own(source_fd, name);
 
 	if (fd < 0 || store_lock(fd) < 0)
 		return 0;
 	if (is_marked(fd, name))
-		return remove_marked(source_fd, fd, name, NULL, NULL);
+		return remove_marked(source_fd, fd, name, how);
 	store_rmdir(source_fd, name);
 	return 0;
 }
 
-int ephemeral_sweep(const struct ephemeral *e)
+int ephemeral_sweep(const struct ephemeral *e, const struct tree_remove *how)
 {
 	int fd = store_open_dir(e->source_fd, "."), first = 0;
 	autodir DIR *dir = fd < 0 ? NULL : fdopendir(fd);
@@ -133,7 +133,7 @@ int ephemeral_sweep(const struct ephemeral *e)
 		return fd < 0 ? fd : -ENOMEM;
 	}
 	while ((entry = readdir(dir))) {
-		int r = is_name(entry->d_name) ? remove_leftover(e->source_fd, entry->d_name) : 0;
+		int r = is_name(entry->d_name) ? remove_leftover(e->source_fd, entry->d_name, how) : 0;
 
 		first = first ? first : r;
 	}
@@ -229,7 +229,7 @@ int ephemeral_make(struct ephemeral *e, struct error *err)
 	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "cannot make a volume in it") : 0;
 }
 
-int ephemeral_remove(struct ephemeral *e, void (*removed)(void *ctx), void *ctx)
+int ephemeral_remove(struct ephemeral *e, const struct tree_remove *how)
 {
 	int r = 0;
 
@@ -238,7 +238,7 @@ int ephemeral_remove(struct ephemeral *e, void (*removed)(void *ctx), void *ctx)
 	/* Without it only fewer things can be removed. */
 	store_init_proc();
 	if (e->dir_fd >= 0)
-		r = remove_marked(e->source_fd, e->dir_fd, e->name, removed, ctx);
+		r = remove_marked(e->source_fd, e->dir_fd, e->name, how);
 	ephemeral_close(e);
 	return r;
 }

@@ -16,6 +16,7 @@
 #define CKRFS_EPHEMERAL_H
 
 #include "error.h"
+#include "tree_remove.h"
 
 enum { EPHEMERAL_NAME_SIZE = 40 };
 
@@ -30,14 +31,15 @@ struct ephemeral {
 /* Statuses as lower_open(); 14 for a directory that is a volume itself. */
 int ephemeral_open(const char *source, struct ephemeral *ret, struct error *err);
 
-/* Removes what killed keepers have left. 0, or the first failure: the rest is removed all the same. */
-int ephemeral_sweep(const struct ephemeral *e);
+/* Removes what killed keepers have left. 0, or the first failure: the rest is removed all the same. how: who
+ * is told of each file (its keep is not used). */
+int ephemeral_sweep(const struct ephemeral *e, const struct tree_remove *how);
 
 /* Makes the directory, and volume/ with mode, owner and group of the source. */
 int ephemeral_make(struct ephemeral *e, struct error *err);
 
-/* Removes it, with all that can be removed of it: 0, or the first failure. removed is told of each file. */
-int ephemeral_remove(struct ephemeral *e, void (*removed)(void *ctx), void *ctx);
+/* Removes it, with all that can be removed of it: 0, or the first failure. how as above. */
+int ephemeral_remove(struct ephemeral *e, const struct tree_remove *how);
 
 void ephemeral_close(struct ephemeral *e);
 

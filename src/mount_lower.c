@@ -57,27 +57,6 @@ static int check_hidden(const struct config *cfg, struct error *err)
 	return -EBUSY;
 }
 
-int mount_lower_make_place(struct mount *m, void (*stage)(void *ctx, const char *what), void *ctx,
-			   struct error *err)
-{
-	const struct config *cfg = m->config;
-	int r;
-
-	if (!cfg->ephemeral)
-		return 0;
-	r = ephemeral_open(cfg->source, &m->place, err);
-	if (r < 0)
-		return r;
-	stage(ctx, "removing what killed mounts have left");
-	r = ephemeral_sweep(&m->place);
-	if (r < 0)
-		log_msg(LOG_LEVEL_WARNING,
-			"\"%s\": what a killed mount left in %s cannot be removed: %s [CK115]", cfg->name,
-			cfg->source, strerror(-r));
-	r = ephemeral_make(&m->place, err);
-	return r < 0 ? error_prefix(err, "source %s", cfg->source) : 0;
-}
-
 /* A service manager does not wait for ever, unless it hears that something happens. */
 static void still_removing(void *ctx)
 {
@@ -89,17 +68,41 @@ static void still_removing(void *ctx)
 	notify_send("EXTEND_TIMEOUT_USEC=%d\nWATCHDOG=1", REMOVING_EXTEND_MS * 1000);
 }
 
+int mount_lower_make_place(struct mount *m, void (*stage)(void *ctx, const char *what), void *ctx,
+			   struct error *err)
+{
+	const struct config *cfg = m->config;
+	uint64_t next = 0;
+	struct tree_remove how = {.removed = still_removing, .ctx = &next};
+	int r;
+
+	if (!cfg->ephemeral)
+		return 0;
+	r = ephemeral_open(cfg->source, &m->place, err);
+	if (r < 0)
+		return r;
+	stage(ctx, "removing what killed mounts have left");
+	r = ephemeral_sweep(&m->place, &how);
+	if (r < 0)
+		log_msg(LOG_LEVEL_WARNING,
+			"\"%s\": what a killed mount left in %s cannot be removed: %s [CK115]", cfg->name,
+			cfg->source, strerror(-r));
+	r = ephemeral_make(&m->place, err);
+	return r < 0 ? error_prefix(err, "source %s", cfg->source) : 0;
+}
+
 void mount_lower_remove_place(struct mount *m)
 {
 	char name[EPHEMERAL_NAME_SIZE];
 	uint64_t next = 0;
+	struct tree_remove how = {.removed = still_removing, .ctx = &next};
 	int r;
 
 	if (m->place.source_fd < 0)
 		return;
 	notify_send("STATUS=removing the files");
 	memcpy(name, m->place.name, sizeof(name));
-	r = ephemeral_remove(&m->place, still_removing, &next);
+	r = ephemeral_remove(&m->place, &how);
 	if (r < 0)
 		log_msg(LOG_LEVEL_WARNING,
 			"\"%s\": not all of %s/%s can be removed, but its key is gone: %s [CK115]",

@@ -277,13 +277,16 @@ def test_open_files_and_stop(ck, pool):
 
 
 def test_service_manager_is_told(ck, pool):
-    """Who waits for the end of the service waits as long as files are removed."""
+    """Who waits for the beginning or the end of the service waits as long as files are removed."""
     notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     notify.bind(str(ck.dir / "notify"))
     notify.settimeout(30)
+    leftover(ck, pool)
+    said = []
     with child(ck.argv("mount", "scratch", ck.mnt, "-f"), env=dict(ck.env, NOTIFY_SOCKET=str(ck.dir / "notify"))) as process:
-        while "READY=1" not in notify.recv(4096).decode():
-            pass
+        while not said or "READY=1" not in said[-1]:
+            said.append(notify.recv(4096).decode())
+        assert said[:2] == ["STATUS=removing what killed mounts have left", "EXTEND_TIMEOUT_USEC=30000000\nWATCHDOG=1"]
         ck.remember(ck.mnt)
         fill(ck.mnt)
         ck.umount()
