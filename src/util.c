@@ -439,6 +439,11 @@ uint64_t monotonic_ms(void)
 	return clock_ms(CLOCK_MONOTONIC);
 }
 
+uint64_t realtime_ms(void)
+{
+	return clock_ms(CLOCK_REALTIME);
+}
+
 uint64_t boottime_ms(void)
 {
 	return clock_ms(CLOCK_BOOTTIME);

@@ -86,6 +86,7 @@ bool namespace_is_partial(void);
 /* Milliseconds of CLOCK_MONOTONIC, and of CLOCK_BOOTTIME, which counts while the machine sleeps too. */
 uint64_t monotonic_ms(void);
 uint64_t boottime_ms(void);
+uint64_t realtime_ms(void); /* since 1970; may jump */
 
 /* Seconds since 1970 as "2026-01-31 23:59:00 +0100", by the local clock; the number itself where
  * that does not fit. */
