@@ -38,6 +38,7 @@ int mount_new(struct config *cfg, uid_t owner, struct mount **ret, struct error 
 	m->fuse = FUSEMOUNT_NONE;
 	m->server_channel = -1;
 	m->keys_fd = -1;
+	m->netns_fd = -1;
 	*ret = m;
 	return 0;
 }
@@ -259,6 +260,9 @@ int mount_read_key_again(struct mount *m, const char *spec, struct error *err)
 
 	if (r == 0)
 		r = mount_lower_unlock(m, no_stage, NULL, err);
+	/* What it was opened with goes on. */
+	if (r == 0 && m->state == MOUNT_UNLOCKED && lower_renews(m->lower))
+		return 0;
 	if (r == 0)
 		r = open_format(m, false, err);
 	if (r == 0 && m->state == MOUNT_LOCKED)

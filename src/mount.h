@@ -40,6 +40,7 @@ struct mount {
 	char *key_spec;                /* owned: of the source that served; NULL: none */
 	struct key key;                /* bytes NULL once the format has them; key.source stays for status */
 	int keys_fd;                   /* directory in the runtime directory, see lower.h; -1: not open */
+	int netns_fd;                  /* of the lower, -1: the keeper's own */
 	struct lower *lower;
 	struct format *format;   /* NULL in the keeper once the server has started */
 	struct secret *key_room; /* shared with the server: a key on its way to it, else zeros */
