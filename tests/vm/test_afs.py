@@ -169,8 +169,8 @@ def test_container(cell, one):
     """crun, with the mount bound into it."""
     bundle = pathlib.Path("/run/bundle")
     (bundle / "rootfs/bin").mkdir(parents=True)
-    (bundle / "rootfs/data").mkdir()
-    (bundle / "rootfs/proc").mkdir()
+    for name in ("data", "proc", "dev"):
+        (bundle / "rootfs" / name).mkdir()
     run("cp", "/bin/busybox", bundle / "rootfs/bin/busybox")
     spec = {
         "ociVersion": "1.0.0", "root": {"path": "rootfs"}, "hostname": "inside",
