@@ -24,17 +24,12 @@ static int set(struct __user_cap_header_struct *head, struct __user_cap_data_str
 	return syscall(SYS_capset, head, data) < 0 ? -errno : 0;
 }
 
-int capability_keep_for_serving(bool system_admin)
+static int keep_only(uint64_t keep)
 {
-	uint64_t keep = bit(CAP_CHOWN) | bit(CAP_DAC_OVERRIDE) | bit(CAP_DAC_READ_SEARCH) | bit(CAP_FOWNER) |
-			bit(CAP_FSETID) | bit(CAP_SETUID) | bit(CAP_SETGID) | bit(CAP_MKNOD) |
-			bit(CAP_SETFCAP) | bit(CAP_LINUX_IMMUTABLE);
 	struct __user_cap_header_struct head;
 	struct __user_cap_data_struct data[2];
 	int r;
 
-	if (system_admin)
-		keep |= bit(CAP_SYS_ADMIN);
 	for (int c = 0; prctl(PR_CAPBSET_READ, c) >= 0; c++)
 		if ((c >= 64 || !(keep & bit(c))) && prctl(PR_CAPBSET_DROP, c) < 0)
 			return -errno;
@@ -48,6 +43,21 @@ int capability_keep_for_serving(bool system_admin)
 		data[i].inheritable = 0;
 	}
 	return set(&head, data);
+}
+
+int capability_keep_for_serving(bool system_admin)
+{
+	return keep_only(bit(CAP_CHOWN) | bit(CAP_DAC_OVERRIDE) | bit(CAP_DAC_READ_SEARCH) | bit(CAP_FOWNER) |
+			 bit(CAP_FSETID) | bit(CAP_SETUID) | bit(CAP_SETGID) | bit(CAP_MKNOD) |
+			 bit(CAP_SETFCAP) | bit(CAP_LINUX_IMMUTABLE) |
+			 (system_admin ? bit(CAP_SYS_ADMIN) : 0));
+}
+
+int capability_keep_for_keeping(void)
+{
+	return keep_only(bit(CAP_SYS_ADMIN) | bit(CAP_SYS_CHROOT) | bit(CAP_DAC_OVERRIDE) |
+			 bit(CAP_DAC_READ_SEARCH) | bit(CAP_CHOWN) | bit(CAP_FOWNER) | bit(CAP_KILL) |
+			 bit(CAP_SETUID) | bit(CAP_SETGID) | bit(CAP_SETPCAP) | bit(CAP_IPC_LOCK));
 }
 
 int capability_fsetid(bool on)

@@ -15,7 +15,7 @@ enum { LOCK_GRACE_MS = 120000, UNLOCK_WAIT_MS = 3600000, TIMEOUT_MAX_MS = INT32_
 
 struct lock_args {
 	struct message_request request;
-	bool all, report;
+	bool all, report, wait;
 };
 
 static int lock_args_set(void *ctx, const char *name, const char *value, struct error *err)
@@ -26,6 +26,8 @@ static int lock_args_set(void *ctx, const char *name, const char *value, struct 
 		a->all = true;
 	} else if (strcmp(name, "report") == 0) {
 		a->report = true;
+	} else if (strcmp(name, "wait") == 0) {
+		a->wait = true;
 	} else if (strcmp(name, "timeout") == 0) {
 		if (parse_duration_ms(value, &a->request.timeout_ms) < 0 || !a->request.timeout_ms ||
 		    a->request.timeout_ms > TIMEOUT_MAX_MS)
@@ -152,6 +154,10 @@ int cmd_lock(const struct front *front, int argc, char **argv)
 		return command_usage(cmd, "--all takes no names");
 	if (!a.all && first == argc)
 		return command_usage(cmd, "which mount? A name, a target or --all is needed");
+	if (a.wait && a.request.timeout_ms)
+		return command_usage(cmd, "--wait and --timeout exclude each other");
+	if (a.wait)
+		a.request.timeout_ms = TIMEOUT_MAX_MS; /* twelve days */
 	return a.all ? lock_all(&a) : lock_list(argv + first, &a);
 }
 

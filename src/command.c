@@ -33,6 +33,7 @@ static const struct command_option umount_options[] = {
 
 static const struct command_option lock_options[] = {
 	{"timeout", 't', "TIME", "how long writing back may take; what is left is lost then; default 30s"},
+	{"wait", 'w', NULL, "wait until everything is written back, however long that takes"},
 	{"report", 'r', NULL, "list the processes that hold files there"},
 	{"all", 'a', NULL, "lock everything"},
 	{0},
@@ -94,6 +95,14 @@ static const struct command_option rekey_options[] = {
 	{0},
 };
 
+static const struct command_option ticket_options[] = {
+	{"key", 'k', "SPEC", "krb5:keytab=PATH,principal=NAME or krb5:ccache=NAME"},
+	{"realm", 0, "REALM", "of the cell's service; default: the cell's name in capitals"},
+	{"timeout", 't', "TIME", "how long to wait for the KDC; default 30s"},
+	{"json", 'j', NULL, "as one JSON object"},
+	{0},
+};
+
 static const struct command_option config_command_options[] = {
 	{"show", 0, "NAME", "show the values of a volume, and where each comes from"},
 	{"options", 'o', "OPTIONS", "apply these on top, as ckrfs mount -o does"},
@@ -121,6 +130,8 @@ const struct command commands[] = {
 	 cmd_check, false},
 	{"rekey", "VOLUME --key SPEC [--new-key SPEC]", "give a volume a new master key, by a new copy",
 	 rekey_options, cmd_rekey, false},
+	{"ticket", "CELL --key SPEC", "try to get a Kerberos ticket for an AFS cell, and tell what it is",
+	 ticket_options, cmd_ticket, false},
 	{"config", "--show NAME | --list | --check", "show or check the configuration",
 	 config_command_options, cmd_config, false},
 	{"complete", "bash | zsh | fish", "print the completion of a shell", NULL, cmd_complete, true},

@@ -226,7 +226,7 @@ static int finish_afs(struct config *cfg, struct error *err)
 			err,
 			"idmap = yes does not go with lower = afs: the servers know the token's user only");
 	if (!cfg->n_keys && !cfg->lower_key)
-		return wrong(err, "lower = afs needs a key: a source that gives tokens");
+		return wrong(err, "lower = afs needs a key, as key = krb5:keytab=FILE,principal=NAME");
 	cfg->shared = true;
 	cfg->writeback = false;
 	return path_finish(&cfg->netns, err);

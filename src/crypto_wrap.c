@@ -40,9 +40,9 @@ static int hkdf_run(uint8_t *key, size_t key_size, void *info, size_t info_size,
 	return r;
 }
 
-static int hmac_run(const uint8_t *key, size_t key_size, const void *data, size_t size, uint8_t ret[32])
+static int hmac_run(char *digest, const uint8_t *key, size_t key_size, const void *data, size_t size,
+		    uint8_t *ret, size_t ret_size)
 {
-	char digest[] = "SHA256";
 	OSSL_PARAM params[] = {
 		OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
 		OSSL_PARAM_construct_end(),
@@ -51,7 +51,7 @@ static int hmac_run(const uint8_t *key, size_t key_size, const void *data, size_
 	size_t n;
 	int r = ctx && EVP_MAC_init(ctx, key, key_size, params) == 1 &&
 				EVP_MAC_update(ctx, data, size) == 1 &&
-				EVP_MAC_final(ctx, ret, &n, 32) == 1 && n == 32
+				EVP_MAC_final(ctx, ret, &n, ret_size) == 1 && n == ret_size
 			? 0
 			: -ENOMEM;
 
@@ -65,12 +65,15 @@ static int hmac_run(const uint8_t *key, size_t key_size, const void *data, size_
 static void alg_fetch(void)
 {
 	uint8_t text[] = "warm up", out[32];
+	char sha256[] = "SHA256", md5[] = "MD5";
 	EVP_KDF *hkdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
 
 	alg.hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
 	alg.hkdf = hkdf;
 	if (hkdf && alg.hmac && hkdf_run(text, sizeof(text), text, sizeof(text), sizeof(out), out) == 0 &&
-	    hmac_run(text, sizeof(text), text, sizeof(text), out) == 0)
+	    hmac_run(sha256, text, sizeof(text), text, sizeof(text), out, 32) == 0 &&
+	    /* Where MD5 is forbidden, only those who want it are told. */
+	    (hmac_run(md5, text, sizeof(text), text, sizeof(text), out, 16) == 0 || true))
 		alg.ciphers = crypto_ciphers();
 }
 
@@ -107,19 +110,33 @@ int hkdf_sha512(const struct secret *ikm, const void *info, size_t info_size, si
 	return 0;
 }
 
-int hmac_sha256(const struct secret *key, const void *data, size_t size, uint8_t ret[32])
+static int hmac(const char *name, const struct secret *key, const void *data, size_t size, uint8_t *ret,
+		size_t ret_size)
 {
 	uint8_t out[32];
+	char digest[16];
 	int r = alg_need();
 
 	if (r < 0)
 		return r;
+	strcpy(digest, name);
 	crypto_scope_enter();
-	r = hmac_run(secret_data(key), secret_size(key), data, size, out);
+	r = hmac_run(digest, secret_data(key), secret_size(key), data, size, out, ret_size);
 	crypto_scope_leave();
 	if (r == 0)
-		memcpy(ret, out, sizeof(out));
+		memcpy(ret, out, ret_size);
+	explicit_bzero(out, sizeof(out));
 	return r;
+}
+
+int hmac_sha256(const struct secret *key, const void *data, size_t size, uint8_t ret[32])
+{
+	return hmac("SHA256", key, data, size, ret, 32);
+}
+
+int hmac_md5(const struct secret *key, const void *data, size_t size, uint8_t ret[16])
+{
+	return hmac("MD5", key, data, size, ret, 16);
 }
 
 static int ctr_run(const struct secret *key, const uint8_t iv[16], const void *in, size_t size, uint8_t *out)

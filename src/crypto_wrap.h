@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the fscrypt tool wraps keys with, and what the kernel derives a key's identifier with. Any thread. As
- * in crypto.h keys are secrets, and so is what comes of them.
+ * What the fscrypt tool wraps keys with, and what kernel and AFS derive keys and identifiers with. Any
+ * thread. As in crypto.h keys are secrets, and so is what comes of them.
  */
 #ifndef CKRFS_CRYPTO_WRAP_H
 #define CKRFS_CRYPTO_WRAP_H
@@ -15,6 +15,9 @@ int hkdf_sha512(const struct secret *ikm, const void *info, size_t info_size, si
 		struct secret **ret);
 
 int hmac_sha256(const struct secret *key, const void *data, size_t size, uint8_t ret[32]);
+
+/* HMAC-MD5 (RFC 2104), which AFS derives its session keys with; for nothing else. */
+int hmac_md5(const struct secret *key, const void *data, size_t size, uint8_t ret[16]);
 
 /* AES-256-CTR, key of 32 bytes; encrypts and decrypts. */
 int aes_ctr(const struct secret *key, const uint8_t iv[16], const void *in, size_t size, struct secret **ret);

@@ -524,6 +524,13 @@ static int start(struct keeper *k, struct error *err)
 		return r;
 	}
 	r = open_keeper(k, err);
+	if (r == 0) {
+		r = sandbox_keeper(mount_sandbox_level(k->m), k->m->fuse.by_helper, &k->m->protections, err);
+		if (r < 0) {
+			error_prefix(err, "cannot mount \"%s\"", cfg->name);
+			control_close(k->control);
+		}
+	}
 	if (r < 0) {
 		keeper_life_close(&k->life);
 		mount_stop(k->m);

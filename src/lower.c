@@ -106,6 +106,11 @@ uint64_t lower_key_left_ms(const struct lower *l)
 	return l->ops->key_left_ms ? l->ops->key_left_ms(l) : UINT64_MAX;
 }
 
+const char *lower_cell(const struct lower *l)
+{
+	return l && l->ops->cell ? l->ops->cell(l) : NULL;
+}
+
 void lower_let_go(struct lower *l)
 {
 	cleanup_close(&l->root_fd);

@@ -75,6 +75,9 @@ int lower_renewed(struct lower *l, bool good);
 /* How long its key can be used, UINT64_MAX: nobody knows. */
 uint64_t lower_key_left_ms(const struct lower *l);
 
+/* The AFS cell that it lies in, NULL: none. */
+const char *lower_cell(const struct lower *l);
+
 /* What is left of a key after lower_lock(). */
 enum lower_left {
 	LOWER_LEFT_BUSY = 1 << 0,  /* files are in use by others: they stay readable until they are closed */

@@ -208,7 +208,7 @@ static int token_check(const struct lower *l, const struct key *key, int64_t *re
 	explicit_bzero(head.session_key, sizeof(head.session_key));
 	if (head.version != VERSION_1 || head.security != SECURITY_RXKAD ||
 	    size != sizeof(head) + head.ticket_length)
-		return error_set(err, -EINVAL, EXIT_STATUS_WRONG_KEY, "%s gives no token for AFS",
+		return error_set(err, -EINVAL, EXIT_STATUS_WRONG_KEY, "%s gives no token for AFS (krb5: does)",
 				 key->source);
 	if ((int64_t)head.expiry <= (int64_t)time(NULL))
 		return error_set(err, -EKEYEXPIRED, EXIT_STATUS_NO_KEY, "the ticket of %s has expired",
@@ -321,6 +321,13 @@ static uint64_t afs_key_left_ms(const struct lower *l)
 	return left < 0 ? 0 : (uint64_t)left;
 }
 
+static const char *afs_cell(const struct lower *l)
+{
+	const struct afs *a = l->state;
+
+	return a->cell;
+}
+
 /* ---- lock ---- */
 
 static int afs_lock(struct lower *l, uint64_t timeout_ms, unsigned *ret_left, struct error *err)
@@ -358,6 +365,7 @@ const struct lower_ops lower_afs_ops = {
 	.unlock = afs_unlock,
 	.renewed = afs_renewed,
 	.key_left_ms = afs_key_left_ms,
+	.cell = afs_cell,
 	.lock = afs_lock,
 	.take = afs_take,
 	.close = afs_close,

@@ -30,6 +30,7 @@ struct lower_ops {
 	/* NULL: its key is not exchanged while it is used. */
 	int (*renewed)(struct lower *l, bool good);
 	uint64_t (*key_left_ms)(const struct lower *l);
+	const char *(*cell)(const struct lower *l);
 	int (*clean)(const struct lower_params *params, uint64_t timeout_ms, unsigned *ret_left);
 	/* Frees the state; root_fd and lock_fd are closed already. */
 	void (*close)(struct lower *l);

@@ -162,6 +162,7 @@ struct keysource_env mount_key_env(const struct mount *m)
 		.check_files = m->config->key_file_check,
 		.timeout_ms = (int)min_u64(m->config->key_timeout_ms, INT32_MAX),
 		.volume = m->config->name,
+		.cell = lower_cell(m->lower),
 		.uid = getuid(),
 	};
 }
@@ -562,6 +563,17 @@ void mount_free(struct mount *m)
 }
 
 /* ---- what there is to see ---- */
+
+enum sandbox_level mount_sandbox_level(const struct mount *m)
+{
+	static const enum sandbox_level levels[] = {
+		[CONFIG_SANDBOX_AUTO] = SANDBOX_AUTO,
+		[CONFIG_SANDBOX_STRICT] = SANDBOX_STRICT,
+		[CONFIG_SANDBOX_OFF] = SANDBOX_OFF,
+	};
+
+	return levels[m->config->sandbox];
+}
 
 static const char *state_word(const struct mount *m)
 {

@@ -17,6 +17,7 @@
 #include "lower.h"
 #include "message.h"
 #include "runtime.h"
+#include "sandbox.h"
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -54,7 +55,7 @@ struct mount {
 	enum mount_state state;
 	bool degraded;        /* MOUNT_UNLOCKED, but the key's source fails */
 	int64_t since;        /* seconds since 1970 when it got into its state */
-	unsigned protections; /* enum sandbox_protection, of the server */
+	unsigned protections; /* enum sandbox_protection, of both processes */
 	unsigned features;    /* enum server_feature */
 	char secret_memory[16];
 };
@@ -96,9 +97,6 @@ int mount_read_key_again(struct mount *m, const char *spec, struct error *err);
 /* The source that has served is spec. -ENOMEM */
 int mount_remember_source(struct mount *m, const char *spec);
 
-/* What the key sources of this mount may use. */
-struct keysource_env mount_key_env(const struct mount *m);
-
 /* No request is answered any more: those that wait fail with ENOTCONN. The server is killed if it still
  * lives; the mount itself stays. */
 void mount_cut(struct mount *m);
@@ -109,6 +107,9 @@ void mount_free(struct mount *m);
 
 /* The signals that the keeper's loop takes; mount_start() blocks them before there is something to undo. */
 void mount_signals(sigset_t *ret);
+
+/* As its configuration says. */
+enum sandbox_level mount_sandbox_level(const struct mount *m);
 
 void mount_status(const struct mount *m, struct message_status *ret);
 

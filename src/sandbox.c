@@ -148,14 +148,16 @@ static int landlock_enter(const struct sandbox_params *p, unsigned *protections)
 	return r;
 }
 
-static const char *const words[] = {"no-core",     "no-new-privs", "capabilities",     "empty-root",
-				    "private-ipc", "private-net",  "dies-with-keeper", "private-lower",
-				    "landlock",    "seccomp"};
+static const char *const words[] = {"no-core",     "no-new-privs", "capabilities",        "empty-root",
+				    "private-ipc", "private-net",  "dies-with-keeper",    "private-lower",
+				    "landlock",    "seccomp",      "keeper-capabilities", "keeper-seccomp"};
+
+enum { OF_KEEPER = SANDBOX_KEEPER_CAPABILITIES | SANDBOX_KEEPER_SECCOMP, OF_SERVER = (1 << 10) - 1 };
 
 /* Names what strict misses. */
-static int check_strict(unsigned protections, struct error *err)
+static int check_strict(unsigned wanted, unsigned protections, struct error *err)
 {
-	unsigned missing = ((1u << ARRAY_SIZE(words)) - 1) & ~protections;
+	unsigned missing = wanted & ~protections;
 	char text[256];
 
 	if (!missing)
@@ -166,16 +168,15 @@ static int check_strict(unsigned protections, struct error *err)
 	return -EOPNOTSUPP;
 }
 
-/* Everything that takes new system calls is done: the last step. */
-static int seccomp_enter(unsigned *protections, struct error *err)
+/* r: of entering the filter. */
+static int seccomp_entered(int r, enum sandbox_protection bit, unsigned *protections, struct error *err)
 {
-	int r = sandbox_seccomp();
-
 	if (r == -EINVAL)
 		return 0;
 	if (r < 0)
-		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot confine the server by seccomp");
-	*protections |= SANDBOX_SECCOMP;
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot confine the %s by seccomp",
+				   bit == SANDBOX_SECCOMP ? "server" : "keeper");
+	*protections |= bit;
 	return 0;
 }
 
@@ -213,8 +214,31 @@ int sandbox_close(const struct sandbox_params *p, unsigned *protections, struct 
 
 	if (p->level == SANDBOX_OFF)
 		return 0;
-	r = seccomp_enter(protections, err);
-	return r == 0 && p->level == SANDBOX_STRICT ? check_strict(*protections, err) : r;
+	/* Everything that takes new system calls is done. */
+	r = seccomp_entered(sandbox_seccomp_server(), SANDBOX_SECCOMP, protections, err);
+	return r == 0 && p->level == SANDBOX_STRICT ? check_strict(OF_SERVER, *protections, err) : r;
+}
+
+int sandbox_keeper(enum sandbox_level level, bool by_helper, unsigned *protections, struct error *err)
+{
+	int r = 0;
+
+	if (level == SANDBOX_OFF)
+		return 0;
+	if (!by_helper && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot set no_new_privs");
+	if (!by_helper)
+		r = seccomp_entered(sandbox_seccomp_keeper(), SANDBOX_KEEPER_SECCOMP, protections, err);
+	if (r < 0)
+		return r;
+	if (geteuid() == 0) {
+		r = capability_keep_for_keeping();
+		if (r < 0)
+			return error_errno(err, r, EXIT_STATUS_FAILED,
+					   "cannot drop the keeper's capabilities");
+		*protections |= SANDBOX_KEEPER_CAPABILITIES;
+	}
+	return level == SANDBOX_STRICT ? check_strict(OF_KEEPER, *protections, err) : 0;
 }
 
 void sandbox_words(unsigned protections, char *text, size_t size)

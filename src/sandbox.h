@@ -23,6 +23,8 @@ enum sandbox_protection {
 	SANDBOX_PRIVATE_LOWER = 1 << 7, /* the volume's root is a mount of its own */
 	SANDBOX_LANDLOCK = 1 << 8,      /* no file can be opened but below the volume's root; landlock(7) */
 	SANDBOX_SECCOMP = 1 << 9,       /* only the system calls that serving files takes; seccomp(2) */
+	SANDBOX_KEEPER_CAPABILITIES = 1 << 10, /* the keeper has only those that it takes */
+	SANDBOX_KEEPER_SECCOMP = 1 << 11,      /* ... cannot look into processes or change the machine */
 };
 
 enum sandbox_level {
@@ -50,6 +52,13 @@ int sandbox_enter(const struct sandbox_params *params, unsigned *protections, st
 /* The last step, before the first thread: no system call but those that serving files takes. With STRICT
  * fails if any protection is missing. */
 int sandbox_close(const struct sandbox_params *params, unsigned *protections, struct error *err);
+
+/*
+ * For the keeper, once the mount is served; the programs that it runs as key sources are bound by it too.
+ * by_helper: fusermount3 is to unmount for it, and needs to gain privileges. With STRICT fails if something
+ * is missing.
+ */
+int sandbox_keeper(enum sandbox_level level, bool by_helper, unsigned *protections, struct error *err);
 
 /* The words for a set of protections, with blanks between. */
 void sandbox_words(unsigned protections, char *text, size_t size);

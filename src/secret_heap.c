@@ -81,6 +81,8 @@ static bool heap_reserve(void)
 			 0);
 	if (p == MAP_FAILED)
 		return false;
+	/* gcore(1) writes mappings that nobody can read as zeros. */
+	madvise(p, units * 2 * UNIT_SIZE, MADV_DONTDUMP);
 	pthread_atfork(fork_prepare, fork_parent, fork_child);
 	heap.units = units * 2;
 	heap.base = (uintptr_t)p;
@@ -223,6 +225,8 @@ static void heap_release_large(struct chunk *c)
 	explicit_bzero(c, c->size + sizeof(*c));
 	pthread_mutex_lock(&heap.lock);
 	p = mmap(c, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+	if (p != MAP_FAILED)
+		madvise(p, mapped, MADV_DONTDUMP);
 	heap_mark(unit, mapped / UNIT_SIZE, p == MAP_FAILED ? UNIT_LOST : UNIT_FREE);
 	pthread_mutex_unlock(&heap.lock);
 }

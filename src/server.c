@@ -239,14 +239,9 @@ static int shed(struct server *s, struct error *err)
 
 static int shut_in(struct server *s, struct error *err)
 {
-	static const enum sandbox_level levels[] = {
-		[CONFIG_SANDBOX_AUTO] = SANDBOX_AUTO,
-		[CONFIG_SANDBOX_STRICT] = SANDBOX_STRICT,
-		[CONFIG_SANDBOX_OFF] = SANDBOX_OFF,
-	};
 	const struct mount *m = s->mount;
 	struct sandbox_params params = {
-		.level = levels[m->config->sandbox],
+		.level = mount_sandbox_level(m),
 		.keeper = m->keeper_pid,
 		.root_fd = lower_root(m->lower),
 		.root_private = lower_private(m->lower),

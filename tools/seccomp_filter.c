@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Run at build time: writes the seccomp(2) filter of the server (src/sandbox_seccomp.c) as C. Making it anew
- * at each mount took a fifth of the time that a mount takes.
+ * Run at build time: writes the seccomp(2) filters of server and keeper (src/sandbox_seccomp.c) as C. Making
+ * them anew at each mount took a fifth of the time that a mount takes.
  *
- * It lists the system calls that serving files takes. All others fail with ENOSYS, as on a kernel without
- * them: a newer C library that tries new ones falls back. What is not here: programs (execve), processes
- * (fork, ptrace, process_vm_*), sockets, keyrings, mounts, namespaces, modules, BPF.
+ * The server's lists the system calls that serving files takes. All others fail with ENOSYS, as on a kernel
+ * without them: a newer C library that tries new ones falls back. What is not here: programs (execve),
+ * processes (fork, ptrace, process_vm_*), sockets, keyrings, mounts, namespaces, modules, BPF.
+ *
+ * The keeper runs key sources, programs that can be anything; they are bound by its filter, so that one lists
+ * what is forbidden (EPERM): what neither mounts volumes nor gets keys.
  *
  * usage: seccomp_filter OUTPUT
  */
@@ -204,6 +207,50 @@ static const struct {
 	{"ioctl", 1, 0, 0x4004e502}, /* FUSE_DEV_IOC_BACKING_CLOSE */
 };
 
+/* A keeper's. */
+static const char *const forbidden[] = {
+	/* looking into other processes */
+	"ptrace",
+	"process_vm_readv",
+	"process_vm_writev",
+	"process_madvise",
+	"pidfd_getfd",
+	"kcmp",
+	"perf_event_open",
+	"userfaultfd",
+	/* changing the kernel */
+	"bpf",
+	"init_module",
+	"finit_module",
+	"delete_module",
+	"kexec_load",
+	"kexec_file_load",
+	"iopl",
+	"ioperm",
+	"syslog",
+	/* rings, whose requests no filter sees */
+	"io_uring_setup",
+	"io_uring_enter",
+	"io_uring_register",
+	/* changing the machine */
+	"reboot",
+	"swapon",
+	"swapoff",
+	"acct",
+	"quotactl",
+	"quotactl_fd",
+	"settimeofday",
+	"stime",
+	"clock_settime",
+	"clock_settime64",
+	"clock_adjtime",
+	"clock_adjtime64",
+	"adjtimex",
+	"sethostname",
+	"setdomainname",
+	"vhangup",
+};
+
 static int add_plain(scmp_filter_ctx ctx)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(allowed); i++) {
@@ -252,7 +299,7 @@ static int add_numbers(scmp_filter_ctx ctx)
 	return 0;
 }
 
-static int add_all(scmp_filter_ctx ctx)
+static int fill_server(scmp_filter_ctx ctx)
 {
 	int r = add_plain(ctx);
 
@@ -261,39 +308,86 @@ static int add_all(scmp_filter_ctx ctx)
 	return r == 0 ? add_numbers(ctx) : r;
 }
 
+/* Programs may be of the older kind too that the processor knows. */
+static int add_second_architecture(scmp_filter_ctx ctx)
+{
+#if defined(__x86_64__)
+	int r = seccomp_arch_add(ctx, SCMP_ARCH_X86);
+
+	return r < 0 ? r : seccomp_arch_add(ctx, SCMP_ARCH_X32);
+#elif defined(__aarch64__)
+	return seccomp_arch_add(ctx, SCMP_ARCH_ARM);
+#else
+	return 0;
+#endif
+}
+
+static int fill_keeper(scmp_filter_ctx ctx)
+{
+	int r = add_second_architecture(ctx);
+
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(forbidden); i++) {
+		int nr = seccomp_syscall_resolve_name(forbidden[i]);
+
+		if (nr != __NR_SCMP_ERROR)
+			r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), nr, 0);
+		/* Not on one of the architectures. */
+		if (r == -EDOM)
+			r = 0;
+	}
+	return r;
+}
+
 /* The filter goes through a file: libseccomp 2.5 exports to nothing else. */
-static int write_c(FILE *bpf, FILE *out)
+static int write_c(FILE *bpf, const char *name, FILE *out)
 {
 	struct sock_filter op;
 
 	rewind(bpf);
-	fprintf(out, "/* Made by tools/seccomp_filter.c. */\nstatic struct sock_filter filter[] = {\n");
+	fprintf(out, "static struct sock_filter %s[] = {\n", name);
 	while (fread(&op, sizeof(op), 1, bpf) == 1)
 		fprintf(out, "\t{0x%04x, %u, %u, 0x%08x},\n", op.code, op.jt, op.jf, op.k);
 	fprintf(out, "};\n");
 	return ferror(bpf) || ferror(out) ? -EIO : 0;
 }
 
-int main(int argc, char **argv)
+static int make(const char *name, uint32_t otherwise, int (*fill)(scmp_filter_ctx), FILE *out)
 {
-	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(ENOSYS));
-	FILE *bpf = tmpfile(), *out = argc == 2 ? fopen(argv[1], "w") : NULL;
-	int r = ctx && bpf && out ? 0 : -EINVAL;
+	scmp_filter_ctx ctx = seccomp_init(otherwise);
+	FILE *bpf = tmpfile();
+	int r = ctx && bpf ? 0 : -ENOMEM;
 
 	/* A binary tree instead of a list of comparisons. Filters of older libraries are right too, if
 	 * slower. */
 	if (r == 0)
 		seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
 	if (r == 0)
-		r = add_all(ctx);
+		r = fill(ctx);
 	if (r == 0)
 		r = seccomp_export_bpf(ctx, fileno(bpf));
 	if (r == 0)
-		r = write_c(bpf, out);
-	if (r == 0 && fclose(out) != 0)
+		r = write_c(bpf, name, out);
+	if (ctx)
+		seccomp_release(ctx);
+	if (bpf)
+		fclose(bpf);
+	return r;
+}
+
+int main(int argc, char **argv)
+{
+	FILE *out = argc == 2 ? fopen(argv[1], "w") : NULL;
+	int r = out ? 0 : -EINVAL;
+
+	if (r == 0) {
+		fprintf(out, "/* Made by tools/seccomp_filter.c. */\n");
+		r = make("filter_server", SCMP_ACT_ERRNO(ENOSYS), fill_server, out);
+	}
+	if (r == 0)
+		r = make("filter_keeper", SCMP_ACT_ALLOW, fill_keeper, out);
+	if (out && fclose(out) != 0 && r == 0)
 		r = -errno;
 	if (r < 0)
 		fprintf(stderr, "seccomp_filter: %s\n", strerror(-r));
-	seccomp_release(ctx);
 	return r < 0;
 }

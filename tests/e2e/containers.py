@@ -8,6 +8,8 @@ from pathlib import Path
 from support import run
 
 BUSYBOX = Path("/bin/busybox")
+BASE_ID = 100000  # who is root in a user namespace, outside
+IDS = 65536
 CAPABILITIES = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETUID", "CAP_SETGID", "CAP_MKNOD"]
 
 # crun 1.8 refuses the hybrid cgroup layout: in a mount namespace of its own it sees pure v1.
@@ -41,8 +43,10 @@ def add_program(root, program):
         to.chmod(0o755)
 
 
-def oci_config(root, volume, script, propagation="rprivate", pid_namespace=True, capabilities=CAPABILITIES):
-    kinds = [*(["pid"] if pid_namespace else []), "mount", "ipc", "uts"]
+def oci_config(root, volume, script, propagation="rprivate", pid_namespace=True, capabilities=CAPABILITIES,
+               user_namespace=False):
+    kinds = [*(["pid"] if pid_namespace else []), "mount", "ipc", "uts", *(["user"] if user_namespace else [])]
+    ids = [{"containerID": 0, "hostID": BASE_ID, "size": IDS}]
     return {
         "ociVersion": "1.0.2",
         "process": {"terminal": False, "user": {"uid": 0, "gid": 0}, "args": ["/bin/sh", "-c", script],
@@ -54,7 +58,8 @@ def oci_config(root, volume, script, propagation="rprivate", pid_namespace=True,
                     "options": ["nosuid", "mode=755", "size=65536k"]},
                    {"destination": "/vol", "type": "none", "source": str(volume), "options": ["rbind", "rw", propagation]}],
         "linux": {"rootfsPropagation": "rprivate" if propagation == "rprivate" else "rslave",
-                  "namespaces": [{"type": kind} for kind in kinds]}}
+                  "namespaces": [{"type": kind} for kind in kinds],
+                  **({"uidMappings": ids, "gidMappings": ids} if user_namespace else {})}}
 
 
 class Oci:
@@ -67,13 +72,13 @@ class Oci:
         self.root = make_rootfs(self.dir / "rootfs")
         self.count = 0
 
-    def argv(self, volume, script, **options):
+    def argv(self, volume, script, new_keyring=True, **options):
         self.count += 1
         bundle = self.dir / f"bundle{self.count}"
         bundle.mkdir()
         (bundle / "config.json").write_text(json.dumps(oci_config(self.root, volume, script, **options)))
-        command = [self.runtime, "--root", str(self.dir / "state"), "run", "--bundle", str(bundle),
-                   f"ckrfs-{os.getpid()}-{self.count}"]
+        command = [self.runtime, "--root", str(self.dir / "state"), "run", *([] if new_keyring else ["--no-new-keyring"]),
+                   "--bundle", str(bundle), f"ckrfs-{os.getpid()}-{self.count}"]
         if self.runtime == "crun":
             return ["unshare", "-m", "--propagation", "slave", "sh", "-c", V1_VIEW, "sh", *command]
         return command
@@ -83,8 +88,9 @@ class Bubblewrap:
     def __init__(self, directory):
         self.root = make_rootfs(Path(directory) / "bwrap")
 
-    def argv(self, volume, script):
-        return ["bwrap", "--unshare-all", "--ro-bind", str(self.root), "/", "--proc", "/proc", "--dev", "/dev",
+    def argv(self, volume, script, user_namespace=True):
+        unshare = ["--unshare-all"] if user_namespace else ["--unshare-pid", "--unshare-ipc", "--unshare-net", "--unshare-uts"]
+        return ["bwrap", *unshare, "--ro-bind", str(self.root), "/", "--proc", "/proc", "--dev", "/dev",
                 "--tmpfs", "/tmp", "--bind", str(volume), "/vol", "/bin/sh", "-c", script]
 
 
@@ -100,8 +106,11 @@ class Podman:
                 "--tmpdir", str(self.dir / "tmp"), "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs",
                 "--events-backend", "none", "--runtime", "crun", *args]
 
-    def argv(self, volume, script):
-        return self.command("run", "--rm", "--network", "none", "--cgroups", "disabled", "--ulimit", "nofile=1024:1024",
+    def argv(self, volume, script, user_namespace=False):
+        ids = ["--uidmap", f"0:{BASE_ID}:{IDS}", "--gidmap", f"0:{BASE_ID}:{IDS}"] if user_namespace else []
+        if user_namespace:  # whoever is root there makes the files that podman mounts
+            run("chown", "-R", f"{BASE_ID}:{BASE_ID}", self.root)
+        return self.command("run", "--rm", "-i", *ids, "--network", "none", "--cgroups", "disabled", "--ulimit", "nofile=1024:1024",
                             "--ulimit", "nproc=1024:1024", "--security-opt",
                             "seccomp=unconfined", "-v", f"{volume}:/vol", "--rootfs", str(self.root), "/bin/sh", "-c",
                             script)

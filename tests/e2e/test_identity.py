@@ -317,12 +317,9 @@ def test_crun_with_idmap(ck, volume):
 
     class Mapped(containers.Oci):
         def argv(self, volume, script, **options):
-            argv = super().argv(volume, script, **options)
+            argv = super().argv(volume, script, user_namespace=True, **options)
             config = self.dir / f"bundle{self.count}" / "config.json"
             oci = json.loads(config.read_text())
-            oci["linux"]["namespaces"] += [{"type": "user"}]
-            ids = [{"containerID": 0, "hostID": BASE, "size": 65536}]
-            oci["linux"].update(uidMappings=ids, gidMappings=ids)
             oci["mounts"][2]["options"].append("idmap")
             config.write_text(json.dumps(oci))
             return argv
@@ -335,6 +332,6 @@ def test_crun_with_idmap(ck, volume):
         os.chown(at / "old", 7, 7)
         (ck.dir / "run-crun").mkdir()
         out = containers.run_in(Mapped("crun", ck.dir / "run-crun"), at, script)
-        assert out.split()[:3] == ["0", str(BASE), "65536"]
+        assert out.split()[:3] == ["0", str(containers.BASE_ID), str(containers.IDS)]
         assert out.splitlines()[1:] == ["/vol/by-root 0", f"/vol/by-app {UID}", "/vol/old 7"]
         assert lower_ids(ck, at / "by-root") == (0, 0) and lower_ids(ck, at / "by-app") == (UID, UID)

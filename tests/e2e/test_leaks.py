@@ -69,8 +69,8 @@ class Hunt:
 def descendants(pid):
     found = []
     try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except FileNotFoundError:
+        children = [word for path in Path(f"/proc/{pid}/task").glob("*/children") for word in path.read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
         return []
     for child in children:
         found += [int(child), *descendants(int(child))]

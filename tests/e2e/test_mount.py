@@ -20,7 +20,7 @@ STATUS_MEMBERS = {"name", "state", "source", "target", "lower", "format", "key_i
                   "requests", "read_bytes", "written_bytes", "errors", "keeper_pid", "server_pid", "protections",
                   "secret_memory", "passthrough"}
 PROTECTIONS = {"no-core", "no-new-privs", "capabilities", "empty-root", "private-ipc", "private-net", "dies-with-keeper",
-               "private-lower", "landlock", "seccomp"}
+               "private-lower", "landlock", "seccomp", "keeper-capabilities", "keeper-seccomp"}
 
 
 def test_mount_answers_when_the_parent_returns(ck):
@@ -371,6 +371,22 @@ def test_sandbox_levels(ck):
                 assert set(state["protections"]) == {"no-core", "dies-with-keeper"}
             (ck.mnt / "f").write_text(option)
             assert (ck.mnt / "f").read_text() == option
+
+
+def test_keeper_is_narrower_once_it_has_mounted(ck):
+    """And what it runs to get the key again: seen by such a program itself."""
+    seen, source = ck.dir / "seen", ck.dir / "source"
+    source.write_text(f"#!/bin/sh\ngrep -E '^(CapBnd|Seccomp|NoNewPrivs):' /proc/self/status > {seen}\ncat {ck.key_file('correct horse')}\n")
+    source.chmod(0o700)
+    ck.volume(key=f"exec:{source}")
+    with ck.mounted():
+        ck.run("refresh", "web", status=DONE)
+        after = {line.split(":")[0]: int(line.split()[1], 16) for line in seen.read_text().splitlines()}
+        assert after["Seccomp"] == 2 and after["NoNewPrivs"] == 1
+        sys_ptrace, sys_module, sys_time, sys_admin = (1 << n for n in (19, 16, 25, 21))
+        assert not after["CapBnd"] & (sys_ptrace | sys_module | sys_time)
+        assert after["CapBnd"] & sys_admin
+        assert seccomp_mode(ck.state()["keeper_pid"]) == 2
 
 
 def test_strict_sandbox_refuses_less(ck):

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: MIT
 """The table "What each idea of the origin becomes" of the design: what can be read in which state, one test a row.
 
-Rows about tickets and file systems with keys of their own (kAFS's token in the file, network namespaces, fscrypt) are tested with
-those lowers. Where a row holds for volumes without a key too, it is tested with both formats.
+Rows about tickets (kAFS's token in the file, network namespaces) are tested with that lower. Where a row holds for volumes without a key too, it is tested with both formats.
 """
 import contextlib
 import errno
+import fcntl
 import os
 import socket
+import struct
 import subprocess
+from pathlib import Path
 
 import containers
 import pytest
+from fscrypt import ABSENT, PRESENT, SET_POLICY, Encrypting, key_status, opened, policy
 from manager import DESCRIPTION, PASSPHRASE, Key, join_session, keyctl, refusal, wait_for_lock, wait_for_unlock
-from support import DONE, NO_KEY, UID, WRONG_KEY, Gocryptfs, as_user, child, forms, run
+from support import DONE, NO_KEY, UID, WRONG_KEY, Gocryptfs, as_user, child, errno_of, forms, run
 from test_containers import PROBE, container_with_keyctl
 from test_lock import MARK, outcome, scan
 
@@ -80,6 +83,49 @@ def test_the_manager_attaches_a_keyring_to_a_container(ck, key):
         wait_for_lock(mnt / "f")
         assert inside.tell("cat /vol/f")[-1] == "status 1"
         inside.end()
+
+
+@pytest.fixture
+def fs(ck):
+    system = Encrypting(ck)
+    yield system
+    system.close()
+
+
+def test_request_key_in_the_kernel_finds_those_keys_when_a_file_system_needs_them(ck, key, fs):
+    """ext4 looks for the key of a policy of version 1 in the session keyring of whoever opens a file: that is the mount's."""
+    source, descriptor, raw = fs.make(), os.urandom(8), os.urandom(64)
+    with opened(source) as fd:
+        fcntl.ioctl(fd, SET_POLICY, struct.pack("<BBBB8s", 0, 1, 4, 0, descriptor))
+    keyctl("padd", "logon", f"fscrypt:{descriptor.hex()}", "@s", data=struct.pack("<I64sI", 1, raw, 64))
+    ck.configure("volume web", source=source, format="plain", passthrough="no", keyring="inherit")
+    with ck.mounted("web") as mnt:
+        join_session()
+        assert errno_of(open, source / "f", "x") == "ENOKEY", "the file system has no key, and who tests has none any more"
+        (mnt / "f").write_text("by the mount's key")
+        run("sync")
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+        assert (mnt / "f").read_text() == "by the mount's key"
+
+
+def test_ext4_f2fs_ubifs_encryption_claims_counted_across_mounts(ck, fs):
+    """The kernel has the key as long as one of the mounts uses it, and not longer."""
+    spec = f"file:{ck.key_file(os.urandom(64), name='raw')}?fmt=raw"
+    names = ("one", "two")
+    for name in names:
+        ck.run("init", "--lower", "fscrypt", fs.make(name), "--key", spec, status=DONE)
+        ck.configure(f"volume {name}", source=fs.dir / name, lower="fscrypt", key=spec)
+        (ck.dir / f"mnt-{name}").mkdir()
+    ident = policy(fs.dir / "one")[4]
+    assert key_status(fs.dir, ident)[0] == ABSENT
+    for name in names:
+        ck.mount(name, ck.dir / f"mnt-{name}")
+        (ck.dir / f"mnt-{name}" / "f").write_text(name)
+    ck.umount("one")
+    assert key_status(fs.dir, ident)[0] == PRESENT and (ck.dir / "mnt-two" / "f").read_text() == "two"
+    ck.run("lock", "two", status=DONE)
+    assert key_status(fs.dir, ident)[0] == ABSENT and errno_of(os.listdir, ck.dir / "mnt-two") == "ENOKEY"
+    ck.umount("two")
 
 
 @both_formats

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "sandbox.h"
@@ -81,7 +83,7 @@ static int confined(int dir)
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return 100;
-	if (sandbox_seccomp() < 0)
+	if (sandbox_seccomp_server() < 0)
 		return 101;
 	for (size_t i = 0; i < ARRAY_SIZE(forbidden); i++) {
 		const long *a = forbidden[i].arguments;
@@ -115,6 +117,46 @@ static void seccomp_allows_what_serving_takes(void **state)
 	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+static bool refused(long number, long a, long b)
+{
+	errno = 0;
+	return syscall(number, a, b, 0, 0) == -1 && errno == EPERM;
+}
+
+/* What a keeper does not do is refused, to the programs that it runs too; what it does goes on. */
+static int as_keeper(void)
+{
+	struct timespec t = {0};
+	unsigned protections = 0;
+
+	if (sandbox_keeper(SANDBOX_STRICT, false, &protections, NULL) < 0)
+		return 1;
+	if (protections != (SANDBOX_KEEPER_CAPABILITIES | SANDBOX_KEEPER_SECCOMP))
+		return 2;
+	if (!refused(SYS_ptrace, PTRACE_TRACEME, 0) || !refused(SYS_settimeofday, (long)&t, 0) ||
+	    !refused(SYS_delete_module, (long)"none", 0) || !refused(SYS_bpf, 0, 0))
+		return 3;
+	if (prctl(PR_CAPBSET_READ, CAP_SYS_PTRACE) != 0 || prctl(PR_CAPBSET_READ, CAP_SYS_MODULE) != 0 ||
+	    prctl(PR_CAPBSET_READ, CAP_SYS_ADMIN) != 1)
+		return 4;
+	return system("test \"$(sed -n 's/^Seccomp:.//p' /proc/self/status)\" = 2") == 0 ? 0 : 5;
+}
+
+static void keeper_is_narrow(void **state)
+{
+	int status;
+	pid_t pid;
+
+	if (geteuid() != 0)
+		skip();
+	pid = fork();
+	if (pid == 0)
+		_exit(as_keeper());
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 static void words_of_protections(void **state)
 {
 	char text[256], small[8];
@@ -131,6 +173,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(seccomp_allows_what_serving_takes),
+		cmocka_unit_test(keeper_is_narrow),
 		cmocka_unit_test(words_of_protections),
 	};
 
