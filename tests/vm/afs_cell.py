@@ -39,7 +39,9 @@ KDC_CONF = f"""[kdcdefaults]
 
 
 def run(*command, check=True, **more):
-    return subprocess.run(command, check=check, capture_output=True, text=True, **more)
+    done = subprocess.run(command, capture_output=True, text=True, **more)
+    assert not check or done.returncode == 0, (command, done.stderr)
+    return done
 
 
 def wait_for(what, seconds=60, step=0.2):
