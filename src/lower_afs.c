@@ -208,8 +208,8 @@ static int token_check(const struct lower *l, const struct key *key, int64_t *re
 	explicit_bzero(head.session_key, sizeof(head.session_key));
 	if (head.version != VERSION_1 || head.security != SECURITY_RXKAD ||
 	    size != sizeof(head) + head.ticket_length)
-		return error_set(err, -EINVAL, EXIT_STATUS_WRONG_KEY, "%s gives no token for AFS (krb5: does)",
-				 key->source);
+		return error_set(err, -EINVAL, EXIT_STATUS_WRONG_KEY,
+				 "%s gives no token for AFS (krb5: does)", key->source);
 	if ((int64_t)head.expiry <= (int64_t)time(NULL))
 		return error_set(err, -EKEYEXPIRED, EXIT_STATUS_NO_KEY, "the ticket of %s has expired",
 				 key->source);
