@@ -340,14 +340,14 @@ int format_file_renew(struct format_file *file, uint32_t renewal)
 			sync_remember(file, store_fsync(fd < 0 ? file->fd : fd, false));
 	}
 	if (fd >= 0) {
-		int old = file->fd;
-
+		/* While nothing is dirty: then kAFS forgets the old token. With Linux 6.1 one that ends while
+		 * it is stored with, and is the last that is known, makes the kernel follow a null pointer.
+		 */
+		close(file->fd);
 		file->fd = fd;
 		file->renewal = renewal;
-		fd = old;
 	}
 	pthread_rwlock_unlock(&file->lock);
-	cleanup_close(&fd);
 	return r;
 }
 

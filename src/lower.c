@@ -106,6 +106,12 @@ uint64_t lower_key_left_ms(const struct lower *l)
 	return l->ops->key_left_ms ? l->ops->key_left_ms(l) : UINT64_MAX;
 }
 
+void lower_unmount(struct lower *l)
+{
+	if (l && l->ops->unmount)
+		l->ops->unmount(l);
+}
+
 const char *lower_cell(const struct lower *l)
 {
 	return l && l->ops->cell ? l->ops->cell(l) : NULL;

@@ -75,6 +75,10 @@ int lower_renewed(struct lower *l, bool good);
 /* How long its key can be used, UINT64_MAX: nobody knows. */
 uint64_t lower_key_left_ms(const struct lower *l);
 
+/* It ends: what is mounted for it alone is unmounted while its key is good. lower_lock() and lower_close()
+ * follow. */
+void lower_unmount(struct lower *l);
+
 /* The AFS cell that it lies in, NULL: none. */
 const char *lower_cell(const struct lower *l);
 

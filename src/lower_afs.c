@@ -347,6 +347,17 @@ static int afs_take(struct lower *l, struct error *err)
 	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "cannot open source %s", l->params.source) : 0;
 }
 
+/* What could not be stored goes with the inodes, before somebody tries to store it without a token. */
+static void afs_unmount(struct lower *l)
+{
+	struct afs *a = l->state;
+
+	lower_let_go(l);
+	cleanup_close(&a->tree_fd);
+	cleanup_close(&l->mount_fd);
+	a->tree_fd = l->mount_fd = -1;
+}
+
 static void afs_close(struct lower *l)
 {
 	struct afs *a = l->state;
@@ -366,6 +377,7 @@ const struct lower_ops lower_afs_ops = {
 	.renewed = afs_renewed,
 	.key_left_ms = afs_key_left_ms,
 	.cell = afs_cell,
+	.unmount = afs_unmount,
 	.lock = afs_lock,
 	.take = afs_take,
 	.close = afs_close,

@@ -31,6 +31,8 @@ struct lower_ops {
 	int (*renewed)(struct lower *l, bool good);
 	uint64_t (*key_left_ms)(const struct lower *l);
 	const char *(*cell)(const struct lower *l);
+	/* NULL: nothing. */
+	void (*unmount)(struct lower *l);
 	int (*clean)(const struct lower_params *params, uint64_t timeout_ms, unsigned *ret_left);
 	/* Frees the state; root_fd and lock_fd are closed already. */
 	void (*close)(struct lower *l);

@@ -201,6 +201,7 @@ void mount_lower_lock(struct mount *m)
 
 void mount_lower_close(struct mount *m)
 {
+	lower_unmount(m->lower);
 	mount_lower_lock(m);
 	lower_close(steal_ptr(&m->lower));
 	cleanup_close(&m->keys_fd);

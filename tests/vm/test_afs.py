@@ -276,7 +276,8 @@ def test_same_cell_in_two_namespaces(cell, one):
     path = make_netns("other")
     with Mount(cell, "two-there", "bob", volume="two", extra=[f"netns = {path}"]) as there:
         (there.target / "there").write_text("bob")
-        assert (one.target / "d").is_dir()
+        (one.target / "here").write_text("alice")
+        assert sorted(os.listdir(there.target)) != sorted(os.listdir(one.target))
         refused = Mount(cell, "refused-there", "bob", volume="one", extra=[f"netns = {path}"]).mount(check=False)
         assert "may not read it" in refused.stderr
     with cell.mounted("two") as place:
