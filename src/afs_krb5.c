@@ -55,9 +55,11 @@ static int no_ticket(struct error *err, const char *hint, const char *fmt, ...)
 
 static int refused(const struct session *s, const char *who, struct error *err)
 {
+	if (!s->p->keytab)
+		return no_ticket(err, NULL, "the KDC does not take the ticket in %s", s->from);
 	error_set(err, -EKEYREJECTED, EXIT_STATUS_WRONG_KEY,
 		  "the KDC does not take the key of %s in %s: it has another one by now", who, s->from);
-	error_hint(err, "klist -ket %s", s->p->keytab ? s->p->keytab : s->p->ccache);
+	error_hint(err, "klist -ket %s", s->p->keytab);
 	return -EKEYREJECTED;
 }
 
@@ -189,7 +191,7 @@ static bool ends_soon(const krb5_creds *creds)
 	return (int64_t)(uint32_t)creds->times.endtime - (int64_t)time(NULL) <= life / 2;
 }
 
-static krb5_error_code find_tgt(struct session *s, krb5_creds *ret)
+static krb5_error_code find_tgt(struct session *s, krb5_ccache theirs, krb5_creds *ret)
 {
 	krb5_creds wanted = {.client = s->client};
 	krb5_error_code code =
@@ -197,17 +199,22 @@ static krb5_error_code find_tgt(struct session *s, krb5_creds *ret)
 				     KRB5_TGS_NAME, s->client->realm.data, (char *)NULL);
 
 	if (!code)
-		code = krb5_cc_retrieve_cred(s->ctx, s->cache, 0, &wanted, ret);
+		code = krb5_cc_retrieve_cred(s->ctx, theirs, 0, &wanted, ret);
 	krb5_free_principal(s->ctx, wanted.server);
 	return code;
 }
 
-/* One that cannot be renewed is used as long as it lives. */
-static krb5_error_code renew(struct session *s)
+/*
+ * Only the initial ticket: with the service's ticket that aklog left there, each refresh would get that one
+ * again, until it has ended. One that cannot be renewed is used as long as it lives.
+ */
+static krb5_error_code take_tgt(struct session *s, krb5_ccache theirs)
 {
 	krb5_creds tgt = {0}, fresh = {0};
-	krb5_error_code code = find_tgt(s, &tgt);
+	krb5_error_code code = find_tgt(s, theirs, &tgt);
 
+	if (!code)
+		code = keep(s, &tgt);
 	if (!code && tgt.ticket_flags & TKT_FLG_RENEWABLE && ends_soon(&tgt) &&
 	    krb5_get_renewed_creds(s->ctx, &fresh, s->client, s->cache, NULL) == 0)
 		code = keep(s, &fresh);
@@ -224,13 +231,9 @@ static int from_cache(struct session *s, struct error *err)
 	if (!code)
 		code = krb5_cc_get_principal(s->ctx, theirs, &s->client);
 	if (!code)
-		code = krb5_cc_initialize(s->ctx, s->cache, s->client);
-	if (!code)
-		code = krb5_cc_copy_creds(s->ctx, theirs, s->cache);
+		code = take_tgt(s, theirs);
 	if (theirs)
 		krb5_cc_close(s->ctx, theirs);
-	if (!code)
-		code = renew(s);
 	return code ? krb5_failed(s, code, s->from, err) : 0;
 }
 

@@ -3,7 +3,7 @@
  * A Kerberos ticket for AFS, by MIT's libkrb5; only afs_krb5.c includes krb5.h. Asks the KDC: may block as
  * long as libkrb5 does (krb5.conf(5), kdc_timeout), and leaves copies of keys in the library's ordinary
  * memory, which it zeroes when it frees them. So it is called in a child process that then ends
- * (keysource_krb5.c). What is in the caller's credential cache or keytab is only read: renewed tickets are
+ * (krb5_source.c). What is in the caller's credential cache or keytab is only read: renewed tickets are
  * not written there.
  */
 #ifndef CKRFS_AFS_KRB5_H
@@ -37,8 +37,9 @@ struct afs_krb5_ticket {
 /*
  * The service ticket afs/CELL@REALM, or afs@REALM where the KDC does not know that, as the payload of an
  * rxrpc key (afs_token.h). The initial ticket is taken with the keytab's key, or is that of the cache,
- * renewed if it can be and is in the second half of its life. Status 12: the KDC does not take the key; 13:
- * no ticket can be had; 14: krb5.conf or the names.
+ * renewed if it can be and is in the second half of its life. The service's ticket is a new one at each call,
+ * whatever the cache has. Status 12: the KDC does not take the key; 13: no ticket can be had; 14: krb5.conf
+ * or the names.
  */
 int afs_krb5_get(const struct afs_krb5_params *params, struct secret **ret_payload,
 		 struct afs_krb5_ticket *ret, struct error *err);

@@ -60,6 +60,22 @@ int capability_keep_for_keeping(void)
 			 bit(CAP_SETUID) | bit(CAP_SETGID) | bit(CAP_SETPCAP) | bit(CAP_IPC_LOCK));
 }
 
+int capability_bound_none(void)
+{
+	for (int c = 0; prctl(PR_CAPBSET_READ, c) >= 0; c++)
+		if (prctl(PR_CAPBSET_DROP, c) < 0)
+			return -errno;
+	return 0;
+}
+
+int capability_drop_all(void)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[2] = {{0}};
+
+	return set(&head, data);
+}
+
 int capability_fsetid(bool on)
 {
 	struct __user_cap_header_struct head;

@@ -14,6 +14,10 @@ int capability_keep_for_serving(bool system_admin);
  * -errno */
 int capability_keep_for_keeping(void);
 
+/* No program that is run gets any, for ever; and: drops all. One thread. -errno */
+int capability_bound_none(void);
+int capability_drop_all(void);
+
 /* Takes CAP_FSETID from this thread, or gives it back: without it, whatever writes to a file clears its
  * set-user-ID bit. -errno */
 int capability_fsetid(bool on);

@@ -4,12 +4,13 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "command.h"
 #include "util.h"
 #include "version.h"
 
-enum { COMMANDS_MAX = 16, NAME_WIDTH = 9 };
+enum { COMMANDS_MAX = 32, NAME_WIDTH = 13 };
 
 static const char examples[] = "\nexamples:\n"
 			       "  ckrfs init /srv/web.cipher --key file:/root/web.pass\n"
@@ -95,9 +96,13 @@ static int run_front(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+	char comm[16] = "";
 	const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
 	const char *name = argc > 0 ? slash ? slash + 1 : argv[0] : "";
 
+	/* Run by /proc/self/exe, as the volume plugin does: a name that says something in audit lines. */
+	if (prctl(PR_GET_NAME, comm) == 0 && strcmp(comm, "exe") == 0)
+		prctl(PR_SET_NAME, "ckrfs");
 	if (strcmp(name, "mount.ckrfs") == 0 || strcmp(name, "mount.fuse.ckrfs") == 0)
 		return cmd_mount_helper(argc, argv);
 	if (strcmp(name, "umount.ckrfs") == 0 || strcmp(name, "umount.fuse.ckrfs") == 0)

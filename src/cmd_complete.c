@@ -173,7 +173,7 @@ static void bash_argument(const struct command *cmd, const struct command_option
 {
 	const char *name = cmd ? cmd->name : "";
 
-	if (!o->argument)
+	if (!command_option_takes(o))
 		return;
 	printf("\t\"%s --%s\"", name, o->name);
 	if (o->short_name)
@@ -269,11 +269,11 @@ static void zsh_spec(const struct command_option *o, char short_name)
 	if (short_name)
 		printf(" \\\n\t\t'-%c", short_name);
 	else
-		printf(" \\\n\t\t'--%s%s", o->name, o->argument ? "=" : "");
+		printf(" \\\n\t\t'--%s%s", o->name, command_option_takes(o) ? "=" : "");
 	putchar('[');
 	zsh_quoted(o->help);
 	putchar(']');
-	if (o->argument) {
+	if (command_option_takes(o)) {
 		putchar(':');
 		zsh_quoted(o->argument);
 		putchar(':');
@@ -382,7 +382,7 @@ static void fish_option(const struct command *cmd, const struct command_option *
 	printf(" -l %s", o->name);
 	if (o->short_name)
 		printf(" -s %c", o->short_name);
-	if (o->argument)
+	if (command_option_takes(o))
 		fputs(option_kind(o) & KIND_FILE ? " -r" : " -x", stdout);
 	fish_kinds(option_kind(o));
 	fputs(" -d '", stdout);

@@ -6,21 +6,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "cleanup.h"
 #include "command.h"
-#include "control_client.h"
+#include "mount_list.h"
+#include "status_table.h"
 #include "util.h"
 
 struct status_args {
 	bool json, names;
+	uint64_t watch_ms; /* 0: once */
 };
 
-struct list {
-	struct message_status *items;
-	size_t n;
-};
+enum { WATCH_MS = 2000, WATCH_MAX_MS = 86400000, AROUND_TABLE = 5 };
 
 static int status_args_set(void *ctx, const char *name, const char *value, struct error *err)
 {
@@ -30,161 +31,32 @@ static int status_args_set(void *ctx, const char *name, const char *value, struc
 		a->json = true;
 	else if (strcmp(name, "names") == 0)
 		a->names = true;
+	else if (strcmp(name, "watch") == 0 && !value)
+		a->watch_ms = WATCH_MS;
+	else if (strcmp(name, "watch") == 0 &&
+		 (parse_duration_ms(value, &a->watch_ms) < 0 || !a->watch_ms || a->watch_ms > WATCH_MAX_MS))
+		return error_set(err, -EINVAL, EXIT_STATUS_USAGE, "--watch=%s is not a time such as 2s",
+				 value);
 	return 0;
-}
-
-/* ---- asking ---- */
-
-/* A mount whose keeper says nothing. */
-static void fill_silent(const char *name, const struct record *record, const char *state,
-			struct message_status *ret)
-{
-	*ret = (struct message_status){.keeper_pid = record->keeper};
-	snprintf(ret->name, sizeof(ret->name), "%s", name);
-	snprintf(ret->state, sizeof(ret->state), "%s", state);
-	snprintf(ret->source, sizeof(ret->source), "%s", record->source);
-	snprintf(ret->target, sizeof(ret->target), "%s", record->target);
-}
-
-static int ask(const struct runtime *rt, const char *name, bool alive, const struct record *record,
-	       struct message_status *ret, struct error *err)
-{
-	struct message_request request = {.command = MESSAGE_STATUS};
-	int r;
-
-	if (!alive) {
-		fill_silent(name, record, "dead", ret);
-		return 0;
-	}
-	r = control_client_ask(rt, name, &request, CONTROL_CLIENT_TIMEOUT_MS, ret, err);
-	if (r == -ECONNREFUSED || r == -ENOENT) {
-		/* No socket: it is about to begin, or has just ended. */
-		fill_silent(name, record, "starting", ret);
-		return 0;
-	}
-	if (r == -ETIMEDOUT) {
-		fill_silent(name, record, "silent", ret);
-		return 0;
-	}
-	return r;
-}
-
-static int list_add(struct list *list, const struct message_status *one)
-{
-	struct message_status *more = reallocarray(list->items, list->n + 1, sizeof(*more));
-
-	if (!more)
-		return -ENOMEM;
-	more[list->n++] = *one;
-	list->items = more;
-	return 0;
-}
-
-static int ask_all(struct list *list, struct error *err)
-{
-	struct runtime rt;
-	char **names = NULL;
-	int r = runtime_open(false, &rt, err);
-
-	if (r < 0)
-		return r == -ENOENT ? 0 : r;
-	r = runtime_names(&rt, &names);
-	for (size_t i = 0; r == 0 && names[i]; i++) {
-		struct message_status one;
-		struct record record = {0};
-		bool alive;
-
-		/* Those of other users are not shown. */
-		if (runtime_look(&rt, names[i], &alive, &record) == 0 &&
-		    ask(&rt, names[i], alive, &record, &one, NULL) == 0)
-			r = list_add(list, &one);
-	}
-	runtime_names_free(names);
-	runtime_close(&rt);
-	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "cannot list the mounts") : 0;
-}
-
-static int ask_one(const char *what, struct list *list, struct error *err)
-{
-	struct control_mount m = CONTROL_MOUNT_NONE;
-	struct message_status one;
-	int r = control_client_find(what, &m, err);
-
-	if (r < 0)
-		return r;
-	if (m.runtime.mounts_fd < 0)
-		fill_silent(m.name, &m.record, "unknown", &one);
-	else
-		r = ask(&m.runtime, m.name, m.alive, &m.record, &one, err);
-	control_client_close(&m);
-	if (r == 0 && list_add(list, &one) < 0)
-		r = error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "cannot show the status");
-	return r;
 }
 
 /* ---- showing ---- */
 
-enum { COLUMNS = 7 };
-
-/* One row of the table; texts live as long as s and since. */
-static void row_of(const struct message_status *s, char since[32], const char *row[COLUMNS])
+/* All 0 where standard output is no terminal. */
+static struct winsize terminal_size(void)
 {
-	time_t when = (time_t)s->since;
-	struct tm tm;
+	struct winsize size = {0};
 
-	since[0] = '\0';
-	if (s->since && localtime_r(&when, &tm))
-		strftime(since, 32, "%Y-%m-%d %H:%M", &tm);
-	row[0] = s->name;
-	row[1] = s->state;
-	row[2] = s->format;
-	row[3] = s->lower;
-	row[4] = s->target;
-	row[5] = s->key_source;
-	row[6] = since;
+	if (!isatty(STDOUT_FILENO) || ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) < 0)
+		size = (struct winsize){0};
+	return size;
 }
 
-static void widen(int width[COLUMNS], const char *const row[COLUMNS])
+static int show_table(const struct mount_list *list, const struct status_table *table, struct error *err)
 {
-	for (int i = 0; i < COLUMNS; i++)
-		width[i] = (int)max_u64((uint64_t)width[i], strlen(row[i]));
-}
+	int r = status_table_print(table, list, stdout);
 
-static void print_row(const int width[COLUMNS], const char *const row[COLUMNS])
-{
-	for (int i = 0; i < COLUMNS; i++) {
-		char shown[4096 * 4];
-
-		printable_text(*row[i] ? row[i] : "-", shown, sizeof(shown));
-		if (i + 1 < COLUMNS)
-			printf("%-*s  ", width[i], shown);
-		else
-			printf("%s\n", shown);
-	}
-}
-
-static void show_table(const struct list *list)
-{
-	static const char *const head[COLUMNS] = {"NAME",   "STATE", "FORMAT", "LOWER",
-						  "TARGET", "KEY",   "SINCE"};
-	const char *row[COLUMNS];
-	int width[COLUMNS] = {0};
-	char since[32];
-
-	if (list->n == 0) {
-		puts("nothing is mounted");
-		return;
-	}
-	widen(width, head);
-	for (size_t i = 0; i < list->n; i++) {
-		row_of(&list->items[i], since, row);
-		widen(width, row);
-	}
-	print_row(width, head);
-	for (size_t i = 0; i < list->n; i++) {
-		row_of(&list->items[i], since, row);
-		print_row(width, row);
-	}
+	return r < 0 ? error_errno(err, r, EXIT_STATUS_FAILED, "cannot show the status") : 0;
 }
 
 static void show_text(const char *name, const char *value)
@@ -243,6 +115,8 @@ static void show_one(const struct message_status *s)
 	show_count("bytes written:", s->written_bytes);
 	show_count("errors:", s->errors);
 	show_count("damages:", s->damages);
+	show_count("refreshes:", s->refreshes);
+	show_count("refresh errors:", s->refresh_failures);
 	printf("%-16s%" PRId64 "\n", "owner:", s->owner);
 	show_number("keeper:", s->keeper_pid);
 	show_number("server:", s->server_pid);
@@ -253,7 +127,7 @@ static void show_one(const struct message_status *s)
 		printf("  try: ckrfs umount %s\n", s->name);
 }
 
-static int show_json(const struct list *list, struct error *err)
+static int show_json(const struct mount_list *list, struct error *err)
 {
 	autofree char *text = NULL;
 	int r = message_format_list(list->items, list->n, &text);
@@ -266,8 +140,9 @@ static int show_json(const struct list *list, struct error *err)
 	return 0;
 }
 
-static int show(const struct list *list, const struct status_args *a, bool one, struct error *err)
+static int show(const struct mount_list *list, const struct status_args *a, bool one, struct error *err)
 {
+	struct status_table table = {.width = terminal_size().ws_col};
 	int r = 0;
 
 	if (a->json) {
@@ -278,30 +153,84 @@ static int show(const struct list *list, const struct status_args *a, bool one, 
 	} else if (one) {
 		show_one(&list->items[0]);
 	} else {
-		show_table(list);
+		r = show_table(list, &table, err);
 	}
 	if (r == 0 && fflush(stdout) == EOF)
 		r = error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot write to standard output");
 	return r;
 }
 
+static int get(const char *what, struct mount_list *ret, struct error *err)
+{
+	return what ? mount_list_one(what, ret, err) : mount_list_all(ret, err);
+}
+
+/* ---- watching ---- */
+
+/* Once more, in the place of what was there; not on a terminal, below it. */
+static int show_again(const struct mount_list *list, bool one, struct error *err)
+{
+	struct winsize size = terminal_size();
+	/* Time, head, "and more", summary, and where the cursor stays. */
+	struct status_table table = {.width = size.ws_col, .trouble_first = true};
+	time_t now = time(NULL);
+	char when[32] = "";
+	struct tm tm;
+	int r = 0;
+
+	if (size.ws_row)
+		table.rows = size.ws_row > AROUND_TABLE ? size.ws_row - AROUND_TABLE : 1;
+	if (localtime_r(&now, &tm))
+		strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &tm);
+	printf("%s%s\n", size.ws_row ? "\033[H\033[2J" : "", when);
+	if (one)
+		show_one(&list->items[0]);
+	else
+		r = show_table(list, &table, err);
+	if (r == 0 && fflush(stdout) == EOF)
+		r = error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot write to standard output");
+	return r;
+}
+
+/* Until a signal ends it, or a mount that was named has gone. */
+static int watch(const char *what, const struct status_args *a, struct error *err)
+{
+	struct timespec pause = {(time_t)(a->watch_ms / 1000), (long)(a->watch_ms % 1000) * 1000000};
+
+	for (;;) {
+		automount_list struct mount_list list = {0};
+		int r = get(what, &list, err);
+
+		if (r == 0)
+			r = show_again(&list, what != NULL, err);
+		if (r < 0)
+			return r;
+		nanosleep(&pause, NULL);
+	}
+}
+
 int cmd_status(const struct front *front, int argc, char **argv)
 {
 	const struct command *cmd = command_find("status");
+	automount_list struct mount_list list = {0};
 	struct status_args a = {0};
-	struct list list = {0};
 	struct error err = ERROR_NONE;
 	int first, r = command_parse(cmd, argc, argv, status_args_set, &a, &first);
+	const char *what;
 
 	if (r < 0)
 		return r == -ECANCELED ? EXIT_STATUS_DONE : EXIT_STATUS_USAGE;
 	if (argc - first > 1)
 		return command_usage(cmd, "unexpected \"%s\"", argv[first + 1]);
-	if (a.json && a.names)
-		return command_usage(cmd, "either --json or --names");
-	r = first < argc ? ask_one(argv[first], &list, &err) : ask_all(&list, &err);
-	if (r == 0)
-		r = show(&list, &a, first < argc, &err);
-	free(list.items);
+	if (a.json + a.names + (a.watch_ms > 0) > 1)
+		return command_usage(cmd, "one of --json, --names and --watch");
+	what = first < argc ? argv[first] : NULL;
+	if (a.watch_ms) {
+		r = watch(what, &a, &err);
+	} else {
+		r = get(what, &list, &err);
+		if (r == 0)
+			r = show(&list, &a, what != NULL, &err);
+	}
 	return r < 0 ? command_fail(&err) : EXIT_STATUS_DONE;
 }

@@ -47,6 +47,13 @@ static const struct command_option unlock_options[] = {
 static const struct command_option status_options[] = {
 	{"json", 'j', NULL, "as one JSON object"},
 	{"names", 0, NULL, "only the names"},
+	{"watch", 0, "[=TIME]", "again and again, default every 2s; those in trouble first"},
+	{0},
+};
+
+static const struct command_option metrics_options[] = {
+	{"output", 'o', "FILE",
+	 "into this file, whole or not at all; for node_exporter's textfile collector"},
 	{0},
 };
 
@@ -103,12 +110,28 @@ static const struct command_option ticket_options[] = {
 	{0},
 };
 
+static const struct command_option volume_plugin_options[] = {
+	{"socket", 's', "PATH", "where engines reach it; default /run/docker/plugins/ckrfs.sock"},
+	{"group", 'g', "GROUP", "let this group use the socket, too"},
+	{"state", 0, "DIR", "where volumes are kept; default /var/lib/ckrfs/volumes"},
+	{"answer", 0, "TIME", "answer within this time; default 4s, as podman waits for 5"},
+	{"linger", 0, "TIME", "how long a volume stays mounted for nobody; default 30s"},
+	{"print-spec", 0, NULL, "print the file for /etc/docker/plugins"},
+	{0},
+};
+
 static const struct command_option config_command_options[] = {
 	{"show", 0, "NAME", "show the values of a volume, and where each comes from"},
 	{"options", 'o', "OPTIONS", "apply these on top, as ckrfs mount -o does"},
 	{"json", 'j', NULL, "show them as one JSON object"},
 	{"list", 0, NULL, "list the names of the volumes"},
 	{"check", 0, NULL, "check the configuration files"},
+	{0},
+};
+
+static const struct command_option doctor_options[] = {
+	{"all", 'a', NULL, "also what is fine"},
+	{"json", 'j', NULL, "everything, as one JSON object"},
 	{0},
 };
 
@@ -119,6 +142,8 @@ const struct command commands[] = {
 	{"key", "change | add | remove | list | verify VOLUME [KEYNAME]",
 	 "change or list the keys of a volume", key_options, cmd_key, false},
 	{"status", "[NAME | TARGET]", "show what is mounted", status_options, cmd_status, false},
+	{"metrics", "[--output FILE]", "print counters of all mounts for Prometheus", metrics_options,
+	 cmd_metrics, false},
 	{"lock", "NAME | TARGET ...", "take the key from volumes that stay mounted", lock_options, cmd_lock,
 	 false},
 	{"unlock", "NAME | TARGET ...", "give it back: open files go on working", unlock_options, cmd_unlock,
@@ -132,8 +157,12 @@ const struct command commands[] = {
 	 rekey_options, cmd_rekey, false},
 	{"ticket", "CELL --key SPEC", "try to get a Kerberos ticket for an AFS cell, and tell what it is",
 	 ticket_options, cmd_ticket, false},
+	{"volume-plugin", "[--socket PATH]", "serve volumes to Docker and Podman", volume_plugin_options,
+	 cmd_volume_plugin, false},
 	{"config", "--show NAME | --list | --check", "show or check the configuration",
 	 config_command_options, cmd_config, false},
+	{"doctor", "[VOLUME]", "look for what keeps volumes from being mounted", doctor_options, cmd_doctor,
+	 false},
 	{"complete", "bash | zsh | fish", "print the completion of a shell", NULL, cmd_complete, true},
 	{0},
 };
@@ -174,7 +203,7 @@ static void help_option(const struct command_option *o)
 	char left[80];
 	int n = snprintf(left, sizeof(left), "  %c%c%s --%s%s%s", o->short_name ? '-' : ' ',
 			 o->short_name ? o->short_name : ' ', o->short_name ? "," : " ", o->name,
-			 o->argument ? " " : "", o->argument ? o->argument : "");
+			 command_option_takes(o) ? " " : "", o->argument ? o->argument : "");
 
 	printf("%s%*s  %s\n", left, n < HELP_COLUMN ? HELP_COLUMN - n : 0, "", o->help);
 }
@@ -208,7 +237,9 @@ static void table_add(struct option_table *t, const struct command_option *o)
 		t->names[t->n] = o->name;
 		t->longs[t->n] = (struct option){
 			.name = o->name,
-			.has_arg = o->argument ? required_argument : no_argument,
+			.has_arg = command_option_takes(o) ? required_argument
+				   : o->argument           ? optional_argument
+							   : no_argument,
 			.val = 256 + (int)t->n,
 		};
 		if (!o->short_name)

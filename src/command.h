@@ -18,9 +18,15 @@ struct front {
 struct command_option {
 	const char *name;     /* long form, without "--" */
 	char short_name;      /* 0: none */
-	const char *argument; /* "FILE", "OPTIONS", ...; NULL: a flag */
+	const char *argument; /* "FILE", "OPTIONS", ...; NULL: a flag; "[=TIME]": --name or --name=TIME */
 	const char *help;     /* one line */
 };
+
+/* Is the word behind the option its argument? */
+static inline bool command_option_takes(const struct command_option *o)
+{
+	return o->argument && o->argument[0] != '[';
+}
 
 struct command {
 	const char *name;
@@ -60,15 +66,18 @@ int command_usage(const struct command *cmd, const char *fmt, ...) __attribute__
 int cmd_check(const struct front *front, int argc, char **argv);
 int cmd_complete(const struct front *front, int argc, char **argv);
 int cmd_config(const struct front *front, int argc, char **argv);
+int cmd_doctor(const struct front *front, int argc, char **argv);
 int cmd_init(const struct front *front, int argc, char **argv);
 int cmd_key(const struct front *front, int argc, char **argv);
 int cmd_lock(const struct front *front, int argc, char **argv);
+int cmd_metrics(const struct front *front, int argc, char **argv);
 int cmd_mount(const struct front *front, int argc, char **argv);
 int cmd_refresh(const struct front *front, int argc, char **argv);
 int cmd_ticket(const struct front *front, int argc, char **argv);
 int cmd_rekey(const struct front *front, int argc, char **argv);
 int cmd_status(const struct front *front, int argc, char **argv);
 int cmd_unlock(const struct front *front, int argc, char **argv);
+int cmd_volume_plugin(const struct front *front, int argc, char **argv);
 int cmd_umount(const struct front *front, int argc, char **argv);
 
 /* The mount(8) helpers, chosen by argv[0]; exit statuses are mount(8)'s. */

@@ -273,6 +273,8 @@ static int entry_check(struct reader *rd, const struct config_section *s, int in
 
 	if (o->system_only && (s->volume || !rd->set->system))
 		return error_set(rd->err, -EPERM, EXIT_STATUS_CONFIG, CONFIG_SYSTEM_ONLY, o->name);
+	if (o->global && s->volume)
+		return error_set(rd->err, -EPERM, EXIT_STATUS_CONFIG, CONFIG_GLOBAL, o->name);
 	if (!s->volume && !o->defaults_ok)
 		return error_set(rd->err, -EINVAL, EXIT_STATUS_CONFIG,
 				 "%s belongs to one volume and cannot stand in [defaults]", o->name);

@@ -59,6 +59,7 @@ struct config {
 	char *log;                     /* "syslog", "stderr" or a path */
 	int log_level;                 /* enum log_level */
 	unsigned max_mounts, max_keys; /* of one user but root; 0: no limit */
+	char *plugin_allow;            /* what the volume plugin lets engines ask for, ckrfs.conf(5) */
 	uint64_t stop_timeout_ms;      /* how long open files are served after a stop while busy */
 	struct config_origin *origins; /* one per option of the table: where the value came from */
 };
@@ -85,6 +86,7 @@ struct config_option {
 	const char *help;         /* one line */
 	bool defaults_ok;         /* may stand in [defaults] */
 	bool system_only;         /* ... of the default file, and nowhere else: users cannot change it */
+	bool global;              /* ... and nowhere else: it is about no single volume */
 	/* CONFIG_STRING: returns NULL, or what a value must be. May be NULL: any text. */
 	const char *(*check)(const char *value);
 };

@@ -54,6 +54,7 @@ struct config_word {
 /* Ends with a row whose word is NULL. */
 extern const struct config_word config_words[];
 
+#define CONFIG_GLOBAL "%s can stand only in [defaults]"
 #define CONFIG_SYSTEM_ONLY "%s can stand only in [defaults] of " CONFIG_FILE_DEFAULT
 
 /* Index in config_options, or -1. */

@@ -41,6 +41,8 @@ static int option_set(struct config *cfg, const char *name, const char *value, c
 		return config_option_unknown(name, true, err);
 	if (config_options[index].system_only)
 		return error_set(err, -EPERM, EXIT_STATUS_CONFIG, CONFIG_SYSTEM_ONLY, name);
+	if (config_options[index].global)
+		return error_set(err, -EPERM, EXIT_STATUS_CONFIG, CONFIG_GLOBAL, name);
 	from = cfg->origins[index].text;
 	return config_value_set(cfg, index, value, origin, from && !strcmp(from, origin), err);
 }

@@ -72,6 +72,37 @@ static const char *check_refresh(const char *value)
 	return keylife_parse(value, &ignored) < 0 ? "auto, no or a time of at least 1s" : NULL;
 }
 
+/* One word of plugin-allow: NAME, or NAME=VALUE. Where a path or a key is meant, it has to be said which. */
+static bool allow_word_fine(const char *word, size_t n)
+{
+	size_t name = strcspn(word, "= ");
+	bool value = name + 1 < n;
+
+	if (name == 6 && !strncmp(word, "volume", name))
+		return name == n || value;
+	if (name == 6 && !strncmp(word, "source", name))
+		return value && word[name + 1] == '/';
+	if ((name == 3 && !strncmp(word, "key", name)) || (name == 9 && !strncmp(word, "lower-key", name)))
+		return value;
+	for (int i = 0; config_options[i].name; i++)
+		if (strlen(config_options[i].name) == name && !strncmp(config_options[i].name, word, name))
+			return name == n || value;
+	return false;
+}
+
+static const char *check_plugin_allow(const char *value)
+{
+	while (*value) {
+		size_t n = strcspn(value, " ");
+
+		if (n && !allow_word_fine(value, n))
+			return "words volume[=NAME], source=/DIRECTORY, key=SCHEME[:/DIRECTORY] and "
+			       "OPTION[=VALUE]";
+		value += n + (value[n] == ' ');
+	}
+	return NULL;
+}
+
 #define MEMBER(m) offsetof(struct config, m)
 #define SECOND UINT64_C(1000)
 #define HOUR (3600 * SECOND)
@@ -180,6 +211,9 @@ const struct config_option config_options[] = {
 	{.name = "max-keys", .type = CONFIG_UINT, .offset = MEMBER(max_keys), .fallback = "0", .max = 1000000,
 	 .argument = "N", .help = "how many of them may have a key at a time; 0: no limit", .defaults_ok = true,
 	 .system_only = true},
+	{.name = "plugin-allow", .type = CONFIG_STRING, .offset = MEMBER(plugin_allow), .fallback = "volume",
+	 .check = check_plugin_allow, .argument = "WORD...",
+	 .help = "what container engines may ask the volume plugin for", .defaults_ok = true, .global = true},
 	{.name = "stop-timeout", .type = CONFIG_DURATION, .offset = MEMBER(stop_timeout_ms), .fallback = "10s",
 	 .max = 24 * HOUR, .argument = "TIME", .help = "how long open files are served after a stop",
 	 .defaults_ok = true},

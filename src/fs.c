@@ -366,6 +366,18 @@ static int set_attributes(const struct fs *fs, int fd, const struct stat *attr, 
 	return r;
 }
 
+static void tell_mtime(struct fs *fs, struct node *node, const struct stat *attr, int to_set)
+{
+	struct timespec now;
+
+	if (to_set & FUSE_SET_ATTR_MTIME_NOW) {
+		clock_gettime(CLOCK_REALTIME, &now);
+		fs_file_mtime_told(fs, node, &now);
+	} else if (to_set & FUSE_SET_ATTR_MTIME) {
+		fs_file_mtime_told(fs, node, &attr->st_mtim);
+	}
+}
+
 /* Sets what is to be set, and asks for what it is now: by the open file if there is one, so that the inode
  * may be unlinked; else by one fd for both, since the kernel sends this at each change of a name while the
  * writeback cache is on. */
@@ -381,8 +393,8 @@ static int set_and_ask(struct fs *fs, struct node *node, const struct stat *attr
 	else if ((r = node_fd(fs->nodes, node, &inode.fd)) < 0)
 		return r;
 	r = set_attributes(fs, inode.fd.fd, attr, to_set);
-	if (r == 0 && to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW))
-		fs_file_mtime_told(fs, node);
+	if (r == 0)
+		tell_mtime(fs, node, attr, to_set);
 	if (r == 0)
 		r = store_stat_fd(inode.fd.fd, ret_st);
 	if (r == 0) {

@@ -9,6 +9,7 @@
 #include "error.h"
 #include "format.h"
 #include "idmap.h"
+#include "latency.h"
 #include "secret.h"
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -21,6 +22,7 @@ struct fs_stats {
 	_Atomic uint64_t written_bytes; /* plaintext bytes taken from the kernel */
 	_Atomic uint64_t errors;        /* requests answered with EIO */
 	_Atomic uint64_t damages;       /* places found damaged */
+	struct latency latency;         /* of requests, from being read to being answered */
 	_Atomic unsigned passthrough;   /* enum fs_passthrough */
 	_Atomic int64_t lower_expires;  /* seconds since 1970, when the lower's key ends; 0: not known */
 };

@@ -47,6 +47,34 @@ static void place_settle(struct fs *fs, const struct place *place, struct node *
 	node_settle(fs->nodes, place->dir.inode.node, place->dir.dir.fd, place->name.disk, left);
 }
 
+/* The id of the regular file that the name is the only one of, if the kernel may have a backing file of it,
+ * which keeps its blocks from being free; else 0. It counts as looked up until place_freed(). */
+static uint64_t place_backed(struct fs *fs, const struct place *place)
+{
+	struct stat st;
+	uint64_t id;
+
+	if (!fs->passthrough ||
+	    node_lookup(fs->nodes, place->dir.inode.node, place->dir.dir.fd, place->name.disk, &st, &id) < 0)
+		return 0;
+	if (S_ISREG(st.st_mode) && st.st_nlink == 1)
+		return id;
+	node_forget(fs->nodes, id, 1);
+	return 0;
+}
+
+/* On a full disk whoever has removed a file writes the next one at once. */
+static void place_freed(struct fs *fs, uint64_t id, bool removed)
+{
+	struct node *node = id ? node_get(fs->nodes, id) : NULL;
+
+	if (node && removed)
+		fs_passthrough_unlinked(fs, node);
+	node_put(fs->nodes, node);
+	if (id)
+		node_forget(fs->nodes, id, 1);
+}
+
 /* ---- making things ---- */
 
 /* What is to be made at a place. */
@@ -139,8 +167,10 @@ static void remove_at(fuse_req_t req, fuse_ino_t parent, const char *name,
 
 	if (r == 0) {
 		struct node *node = place_leaving(fs, &at);
+		uint64_t backed = place_backed(fs, &at);
 
 		r = removed(fs->p.format, &at.dir.dir, &at.name);
+		place_freed(fs, backed, r == 0);
 		place_settle(fs, &at, node);
 		place_put(fs, &at);
 	}
@@ -161,14 +191,17 @@ static int rename_places(fuse_req_t req, const struct place *from, const struct 
 {
 	struct fs *fs = fs_of(req);
 	struct node *moved, *replaced;
+	uint64_t backed;
 	int r = fs_act(req);
 
 	if (r < 0)
 		return r;
+	backed = flags & (RENAME_EXCHANGE | RENAME_NOREPLACE) ? 0 : place_backed(fs, to);
 	moved = place_leaving(fs, from);
 	replaced = place_leaving(fs, to);
 	r = format_rename(fs->p.format, &from->dir.dir, &from->name, &to->dir.dir, &to->name, flags);
 	fs_act_done();
+	place_freed(fs, backed, r == 0);
 	/* The new name first: where the one that moved has it, it is not lost. */
 	place_settle(fs, to, replaced);
 	place_settle(fs, from, moved);

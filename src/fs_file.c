@@ -107,13 +107,14 @@ int fs_file_adopt(struct fs *fs, struct node *node, int fd, struct format_file *
 	return r;
 }
 
-/* Takes the time that is kept, if there is one, to be set again. Lock held. */
+/* Takes the time that is kept, if there is one, to be set again. It stays kept while a write goes on that
+ * will move the lower's. Lock held. */
 static bool mtime_take(struct node *node, struct timespec *ret_mtime)
 {
 	bool held = node->private.holds_mtime;
 
 	*ret_mtime = node->private.mtime;
-	node->private.holds_mtime = false;
+	node->private.holds_mtime = held && node->cached_writes > 0;
 	return held;
 }
 
@@ -162,12 +163,13 @@ void fs_file_restore_times(struct fs *fs)
 			restore_time(fs, ids[i]);
 }
 
-void fs_file_mtime_told(struct fs *fs, struct node *node)
+void fs_file_mtime_told(struct fs *fs, struct node *node, const struct timespec *mtime)
 {
 	if (!S_ISREG(node->type))
 		return;
 	node_lock(fs->nodes);
-	node->private.holds_mtime = false;
+	node->private.holds_mtime = node->cached_writes > 0;
+	node->private.mtime = *mtime;
 	node_unlock(fs->nodes);
 }
 
@@ -175,7 +177,7 @@ void fs_file_put(struct fs *fs, struct node *node)
 {
 	struct format_file *last = NULL;
 	struct timespec mtime;
-	bool held = false;
+	bool held = false, unlinked = false;
 
 	node_lock(fs->nodes);
 	if (--node->private.opens == 0) {
@@ -183,6 +185,7 @@ void fs_file_put(struct fs *fs, struct node *node)
 		node->private.file = NULL;
 		node->private.io_chosen = false;
 		held = mtime_take(node, &mtime);
+		unlinked = node->private.unlinked;
 	}
 	node_unlock(fs->nodes);
 	/* An error here has nobody to go to: close(2) was answered long ago. The time is then that of the
@@ -190,6 +193,8 @@ void fs_file_put(struct fs *fs, struct node *node)
 	if (held)
 		mtime_set(last, &mtime);
 	format_file_free(last);
+	if (unlinked)
+		fs_passthrough_let_go(fs, node);
 }
 
 /* ---- opening ---- */
@@ -401,30 +406,40 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, s
  * A write of the writeback cache (without it those of mappings seem to be, and are not) happened when the
  * kernel took it, which keeps the time itself and does not always send it once more (Linux 6.18, after
  * ftruncate(2)). So the lower's time from before the first such write is kept, and set again when the file is
- * synced or closed, unless the kernel has sent another one by then (fs_file_mtime_told()).
+ * synced or closed, unless the kernel has sent another one by then (fs_file_mtime_told()). The kernel does
+ * not wait for a write before it sends a time, so the writes that go on are counted: what was sent counts
+ * after them too.
  */
-static int mtime_hold(struct fs *fs, struct node *node, struct format_file *file)
+static int cached_write_begin(struct fs *fs, struct node *node, struct format_file *file)
 {
 	struct stat st;
 	bool held;
 	int r;
 
 	node_lock(fs->nodes);
+	node->cached_writes++;
 	held = node->private.holds_mtime;
 	node_unlock(fs->nodes);
 	if (held)
 		return 0;
 	r = store_stat_fd(format_file_fd(file), &st);
 	format_file_fd_done(file);
-	if (r < 0)
-		return r;
 	node_lock(fs->nodes);
-	if (!node->private.holds_mtime) {
+	if (r < 0) {
+		node->cached_writes--;
+	} else if (!node->private.holds_mtime) {
 		node->private.holds_mtime = true;
 		node->private.mtime = st.st_mtim;
 	}
 	node_unlock(fs->nodes);
-	return 0;
+	return r;
+}
+
+static void cached_write_end(struct fs *fs, struct node *node)
+{
+	node_lock(fs->nodes);
+	node->cached_writes--;
+	node_unlock(fs->nodes);
 }
 
 /* What the kernel has taken into its cache it will not bring again: of that, a part is nothing. A disk that
@@ -448,15 +463,20 @@ static ssize_t write_for(struct fs *fs, struct node *node, struct format_file *f
 			 size_t size, uint64_t offset)
 {
 	struct format_io *io = fs_loop_io();
-	int r = 0;
+	ssize_t n;
 
 	if (!io)
 		return -ENOMEM;
 	if (!fs_transport_is_cached_write())
 		return format_write(fs->p.format, file, io, buf, size, offset);
-	if (fs->writeback)
-		r = mtime_hold(fs, node, file);
-	return r < 0 ? r : write_cached(fs, file, io, buf, size, offset);
+	if (!fs->writeback)
+		return write_cached(fs, file, io, buf, size, offset);
+	n = cached_write_begin(fs, node, file);
+	if (n < 0)
+		return n;
+	n = write_cached(fs, file, io, buf, size, offset);
+	cached_write_end(fs, node);
+	return n;
 }
 
 static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t offset,

@@ -136,8 +136,9 @@ int fs_file_get(struct fs *fs, struct node *node, bool writable, struct format_f
 /* Gives the inode a file just created, or, if it has one, counts that and closes fd. */
 int fs_file_adopt(struct fs *fs, struct node *node, int fd, struct format_file **ret);
 void fs_file_put(struct fs *fs, struct node *node);
-/* The kernel has set the time of the inode: what was kept of it for later no longer counts. */
-void fs_file_mtime_told(struct fs *fs, struct node *node);
+/* The kernel has set the time of the inode: what was kept of it for later no longer counts. mtime is what it
+ * has set, for the writes that go on meanwhile. */
+void fs_file_mtime_told(struct fs *fs, struct node *node, const struct timespec *mtime);
 /* The kernel will write no more for now: sets all times again that cached writes have moved. */
 void fs_file_restore_times(struct fs *fs);
 /* The file if it is open now, counted; NULL. */
@@ -233,6 +234,8 @@ void fs_passthrough_probe(struct fs *fs);
 int32_t fs_passthrough_backing(struct fs *fs, struct node *node, struct format_file *file);
 /* The inode is not open, and its file in the lower must not be either. */
 void fs_passthrough_let_go(struct fs *fs, struct node *node);
+/* The inode has lost its last name: its file must not outlive its last open. */
+void fs_passthrough_unlinked(struct fs *fs, struct node *node);
 /* For node_table_new(): the inode goes. */
 void fs_passthrough_forget(void *ctx, struct node *node);
 

@@ -66,6 +66,8 @@ static _Thread_local struct worker {
 	unsigned backlog; /* requests in a row that had another one waiting behind them */
 	unsigned stream;  /* requests in a row that came soon */
 	unsigned wipes;   /* how often it has wiped */
+	uint64_t came_ns; /* when the request was read */
+	uint64_t done_ns; /* when the last one was answered; 0: not lately */
 } worker;
 
 struct format_io *fs_loop_io(void)
@@ -192,7 +194,7 @@ static void look_ahead(struct fs_loop *loop)
 
 	if (!worker.eager)
 		return;
-	start = now_ns();
+	start = worker.done_ns ? worker.done_ns : now_ns();
 	do {
 		if (is_waiting(loop))
 			return;
@@ -237,10 +239,12 @@ static int receive(struct fs_loop *loop)
 
 	atomic_fetch_add(&loop->reading, 1);
 	look_ahead(loop);
+	worker.done_ns = 0;
 	start = now_ns();
 	n = fuse_session_receive_buf(loop->fs->session, &worker.request);
 	atomic_fetch_sub(&loop->reading, 1);
-	take_pace(loop, now_ns() - start);
+	worker.came_ns = now_ns();
+	take_pace(loop, worker.came_ns - start);
 	if (n > 0)
 		return 1;
 	if (n == -EINTR || n == -EAGAIN)
@@ -282,6 +286,8 @@ static void answer(struct fs_loop *loop)
 		/* A lock leaves no plaintext behind: neither does what comes after it. */
 		explicit_bzero(worker.request.mem, worker.request.size);
 	}
+	worker.done_ns = now_ns();
+	latency_add(&loop->fs->p.stats->latency, worker.done_ns - worker.came_ns);
 	atomic_fetch_add_explicit(&loop->answered, 1, memory_order_relaxed);
 }
 
@@ -300,6 +306,7 @@ static void *worker_run(void *arg)
 		worker_wipe(loop);
 		if (is_spare(loop)) {
 			park(loop);
+			worker.done_ns = 0;
 			continue;
 		}
 		if (receive(loop) > 0)

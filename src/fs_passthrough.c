@@ -4,9 +4,9 @@
  * of the lower. For formats that leave contents as they are only: what is passed through is not decrypted.
  * An open file that is passed through cannot be taken back.
  *
- * Each inode has one backing id, made at its first open and kept until the inode is forgotten: the kernel
- * wants all opens of an inode at a time to be of the same kind, and the same backing file
- * (fs/fuse/iomode.c).
+ * Each inode has one backing id, made at its first open and kept until the inode is forgotten, or has neither
+ * a name nor an open file (it would keep the blocks from being free): the kernel wants all opens of an inode
+ * at a time to be of the same kind, and the same backing file (fs/fuse/iomode.c).
  *
  * Files with set-user-ID, set-group-ID or file capabilities are read and written by the server, which clears
  * those as Linux does. One that gets them while it is passed through loses them at the next write by anybody,
@@ -196,6 +196,16 @@ void fs_passthrough_let_go(struct fs *fs, struct node *node)
 	}
 	node_unlock(fs->nodes);
 	backing_close(fs, id);
+}
+
+void fs_passthrough_unlinked(struct fs *fs, struct node *node)
+{
+	if (!S_ISREG(node->type))
+		return;
+	node_lock(fs->nodes);
+	node->private.unlinked = true;
+	node_unlock(fs->nodes);
+	fs_passthrough_let_go(fs, node);
 }
 
 void fs_passthrough_forget(void *ctx, struct node *node)

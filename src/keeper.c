@@ -43,6 +43,8 @@ struct keeper {
 	bool lazy;                /* ... lazily */
 	bool lazy_wanted;         /* if it is busy, try again lazily */
 	uint64_t deadline;        /* MOUNT_STOPPING: when open files are cut off; 0: never */
+	uint64_t watchdog_ms;     /* how often the manager wants to hear of us; 0: never */
+	uint64_t watchdog_next;   /* ... and when next; 0: never */
 	bool checking;            /* the server checks the volume */
 	bool ended;
 	int exit_status;
@@ -114,7 +116,8 @@ static void unmount_done(struct keeper *k, int r)
 		stopping(k);
 		r = 0;
 	} else {
-		log_msg(LOG_LEVEL_WARNING, "cannot unmount %s: %s", k->m->config->target, strerror(-r));
+		log_msg(LOG_LEVEL_WARNING, "cannot unmount %s: %s [CK101]", k->m->config->target,
+			strerror(-r));
 	}
 	answer_umount(k, r);
 }
@@ -137,10 +140,10 @@ static void server_failed(struct keeper *k, int status)
 	const char *name = m->config->name;
 
 	if (WIFSIGNALED(status))
-		log_msg(LOG_LEVEL_ERROR, "the server of \"%s\" was killed: %s", name,
+		log_msg(LOG_LEVEL_ERROR, "the server of \"%s\" was killed: %s [CK102]", name,
 			strsignal(WTERMSIG(status)));
 	else
-		log_msg(LOG_LEVEL_ERROR, "the server of \"%s\" exited with status %d", name,
+		log_msg(LOG_LEVEL_ERROR, "the server of \"%s\" exited with status %d [CK103]", name,
 			WEXITSTATUS(status));
 	k->exit_status = EXIT_STATUS_FAILED;
 	mount_cut(m);
@@ -363,16 +366,28 @@ static int loop_timeout(const struct keeper *k)
 {
 	int timeout = sooner(control_timeout(k->control), k->lock.patience);
 
+	timeout = sooner(timeout, k->watchdog_next);
 	return k->m->state == MOUNT_STOPPING ? sooner(timeout, k->deadline) : timeout;
+}
+
+static void watchdog(struct keeper *k)
+{
+	uint64_t now = monotonic_ms();
+
+	if (!k->watchdog_ms || now < k->watchdog_next)
+		return;
+	notify_send("WATCHDOG=1");
+	k->watchdog_next = now + k->watchdog_ms;
 }
 
 static void on_time(struct keeper *k)
 {
+	watchdog(k);
 	keeper_lock_timeout(&k->lock);
 	if (k->m->state != MOUNT_STOPPING || !k->deadline || monotonic_ms() < k->deadline)
 		return;
 	log_msg(LOG_LEVEL_WARNING,
-		"files of \"%s\" are still open %" PRIu64 " ms after it was unmounted: cut off",
+		"files of \"%s\" are still open %" PRIu64 " ms after it was unmounted: cut off [CK104]",
 		k->m->config->name, k->m->config->stop_timeout_ms);
 	k->ended = true;
 }
@@ -547,6 +562,8 @@ static void run(struct keeper *k)
 	log_audit("mount \"%s\" by uid=%u, owner uid=%u: done", cfg->name, (unsigned)getuid(),
 		  (unsigned)k->m->owner);
 	notify_send("READY=1\nSTATUS=mounted on %s", cfg->target);
+	k->watchdog_ms = notify_watchdog_ms();
+	watchdog(k);
 	loop(k);
 	if (k->m->state != MOUNT_STOPPING)
 		notify_send("STOPPING=1");

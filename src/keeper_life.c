@@ -80,7 +80,7 @@ static void set_degraded(struct keeper_life *l, bool degraded)
 static void note(struct keeper_life *l, const char *words)
 {
 	if (strcmp(l->last_error, words) != 0)
-		log_msg(LOG_LEVEL_WARNING, "key of \"%s\": %s", l->m->config->name, words);
+		log_msg(LOG_LEVEL_WARNING, "key of \"%s\": %s [CK110]", l->m->config->name, words);
 	snprintf(l->last_error, sizeof(l->last_error), "%s", words);
 }
 
@@ -94,6 +94,7 @@ static void failed(struct keeper_life *l, const char *words)
 {
 	uint32_t random = 0;
 
+	l->failures++;
 	crypto_random(&random, sizeof(random)); /* without, they only come together */
 	keylife_failed(&l->life, boottime_ms(), random);
 	trouble(l, words);
@@ -133,7 +134,7 @@ static void arm_again(struct keeper_life *l, uint64_t now)
 	} else {
 		keylife_given(&l->life, now, KEYLIFE_FOREVER, KEYLIFE_FOREVER);
 		log_msg(LOG_LEVEL_WARNING,
-			"the key of \"%s\" was updated, and its timeout cannot be set again: %s",
+			"the key of \"%s\" was updated, and its timeout cannot be set again: %s [CK111]",
 			l->m->config->name, strerror(-r));
 	}
 	fine(l);
@@ -423,6 +424,12 @@ static void given_again(struct keeper_life *l)
 		trouble(l, err.text);
 }
 
+static void renewed(struct keeper_life *l, enum message_command command)
+{
+	l->refreshes += l->lock->automatic || command == MESSAGE_REFRESH;
+	given_again(l);
+}
+
 int keeper_life_open(struct keeper_life *l, struct mount *m, struct keeper_lock *lock, struct error *err)
 {
 	int r;
@@ -496,7 +503,7 @@ void keeper_life_done(struct keeper_life *l, enum message_command command, const
 	if (command == MESSAGE_LOCK)
 		lock_done(l, err);
 	else if (err->code == 0)
-		given_again(l);
+		renewed(l, command);
 	else if (command == MESSAGE_REFRESH && is_taken_away(l, err))
 		taken_away(l, err);
 	else if (err->code != -ECANCELED && (l->lock->automatic || command == MESSAGE_REFRESH))
@@ -525,6 +532,8 @@ void keeper_life_status(const struct keeper_life *l, struct message_status *s)
 
 	s->expires = real_time(l->life.expires, now);
 	s->next_refresh = real_time(l->life.next, now);
+	s->refreshes = l->refreshes;
+	s->refresh_failures = l->failures;
 	snprintf(s->last_error, sizeof(s->last_error), "%s", l->last_error);
 	snprintf(s->key_watch, sizeof(s->key_watch), "%s",
 		 !l->look          ? "-"

@@ -28,6 +28,7 @@ struct keeper_life {
 	bool missing;                             /* it was not there when we looked last */
 	bool waiting;                             /* locked until the key is there again */
 	char last_error[512];
+	uint64_t refreshes, failures; /* of asking its source again */
 };
 
 #define KEEPER_LIFE_NONE ((struct keeper_life){.watch = {-1, -1}, .timer_fd = -1})

@@ -90,7 +90,7 @@ static void end(struct keeper_lock *l, struct error *err)
 		error_prefix(err, "cannot %s \"%s\"", verbs[command], name);
 	/* Of what the key's life does, it tells itself. */
 	if (err->code < 0 && !l->automatic)
-		log_msg(LOG_LEVEL_WARNING, "%s", err->text);
+		log_msg(LOG_LEVEL_WARNING, "%s [CK112]", err->text);
 	if (l->m->state == MOUNT_LOCKED) {
 		runtime_mark_key(&l->m->claim, false); /* it only counts as one too many otherwise */
 		notify_send("STATUS=locked");
@@ -240,7 +240,7 @@ static void unlocked(struct keeper_lock *l, const struct server_message *msg)
 	m->since = time(NULL);
 	log_msg(LOG_LEVEL_INFO, "\"%s\" is unlocked", m->config->name);
 	if (msg->done.unflushed)
-		log_msg(LOG_LEVEL_WARNING, "\"%s\": the lock has cost %" PRIu64 " cached writes",
+		log_msg(LOG_LEVEL_WARNING, "\"%s\": the lock has cost %" PRIu64 " cached writes [CK113]",
 			m->config->name, msg->done.unflushed);
 	end(l, &err);
 }

@@ -245,6 +245,11 @@ int keysource_look(const struct keysource *src, const struct keysource_env *env,
 	return src->ops->look ? src->ops->look(src, env, room, ret, err) : -EOPNOTSUPP;
 }
 
+int keysource_probe(const struct keysource *src, const struct keysource_env *env, struct error *err)
+{
+	return src->ops->probe ? src->ops->probe(src, env, err) : 1;
+}
+
 /* Adds what a source said to what those before it said; the first code and the first hint are kept. */
 static void keysource_collect(struct error *all, const struct error *one, size_t index)
 {

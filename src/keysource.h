@@ -55,6 +55,13 @@ int keysource_look(const struct keysource *src, const struct keysource_env *env,
 		   struct keyring_sight *ret, struct error *err);
 bool keysource_can_look(const struct keysource *src);
 
+/*
+ * Could it be asked, as far as that can be told without taking the key? 0: yes; 1: it cannot be told; else
+ * the errors and words of keysource_read(). A file is not opened, a socket not connected to, a program not
+ * run, of a key of the kernel only the serial is looked up.
+ */
+int keysource_probe(const struct keysource *src, const struct keysource_env *env, struct error *err);
+
 /* Asks them in order; the first that gives a key serves. If none does: the only error, or
  * `no key source served (N tried): FIRST; SECOND; ...`, status 13. n == 0: `no key source configured`. */
 int keysource_read_first(struct keysource *const *srcs, size_t n, const struct keysource_env *env,

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -336,8 +337,22 @@ static int exec_read(const struct keysource *src, const struct keysource_env *en
 	return r;
 }
 
+static int exec_probe(const struct keysource *src, const struct keysource_env *env, struct error *err)
+{
+	autowords struct words w = {0};
+	struct stat st;
+	int r = words_split(src->body, &w);
+
+	if (r == 0 && (stat(w.argv[0], &st) < 0 || faccessat(AT_FDCWD, w.argv[0], X_OK, AT_EACCESS) < 0))
+		r = -errno;
+	else if (r == 0 && !S_ISREG(st.st_mode))
+		r = -EACCES;
+	return r < 0 ? error_errno(err, r, EXIT_STATUS_NO_KEY, KEYSOURCE_CANNOT_RUN, src->spec) : 0;
+}
+
 const struct keysource_ops keysource_exec = {
 	.scheme = "exec",
 	.check = exec_check,
 	.read = exec_read,
+	.probe = exec_probe,
 };

@@ -100,6 +100,30 @@ static int file_read(const struct keysource *src, const struct keysource_env *en
 	return keysource_read_fd(src, fd, env->timeout_ms, ret, err);
 }
 
+static int probe_at(const struct keysource *src, int dir, bool fifo, struct stat *ret_st, struct error *err)
+{
+	const char *wrong;
+
+	if (fstatat(dir, src->body, ret_st, 0) < 0)
+		return keysource_error(src, -errno, 0, err);
+	wrong = file_wrong_kind(ret_st->st_mode, fifo);
+	if (wrong)
+		return error_set(err, -EINVAL, EXIT_STATUS_NO_KEY, KEYSOURCE_FILE_KIND, src->spec, wrong);
+	if (faccessat(dir, src->body, R_OK, AT_EACCESS) < 0)
+		return keysource_error(src, -errno, 0, err);
+	if (S_ISREG(ret_st->st_mode) && ret_st->st_size == 0)
+		return keysource_error(src, -ENODATA, 0, err);
+	return 0;
+}
+
+static int file_probe(const struct keysource *src, const struct keysource_env *env, struct error *err)
+{
+	struct stat st;
+	int r = probe_at(src, AT_FDCWD, true, &st, err);
+
+	return r == 0 && env->check_files ? file_check_access(src, &st, env->uid, err) : r;
+}
+
 static int cred_check(const struct keysource *src, struct error *err)
 {
 	const char *name = src->body;
@@ -126,6 +150,16 @@ static int cred_read(const struct keysource *src, const struct keysource_env *en
 	if (fd < 0)
 		return fd;
 	return keysource_read_fd(src, fd, env->timeout_ms, ret, err);
+}
+
+/* Outside its unit, nobody can tell. */
+static int cred_probe(const struct keysource *src, const struct keysource_env *env, struct error *err)
+{
+	const char *path = secure_getenv("CREDENTIALS_DIRECTORY");
+	autofd int dir = path && path[0] == '/' ? open(path, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+	struct stat st;
+
+	return dir < 0 ? 1 : probe_at(src, dir, false, &st, err);
 }
 
 /* 1 and 2 are where messages go. */
@@ -179,12 +213,14 @@ const struct keysource_ops keysource_file = {
 	.scheme = "file",
 	.check = keysource_check_path,
 	.read = file_read,
+	.probe = file_probe,
 };
 
 const struct keysource_ops keysource_cred = {
 	.scheme = "cred",
 	.check = cred_check,
 	.read = cred_read,
+	.probe = cred_probe,
 };
 
 const struct keysource_ops keysource_fd = {

@@ -88,6 +88,8 @@ struct keysource_ops {
 	/* keysource_look(). NULL: it cannot be looked at. */
 	int (*look)(const struct keysource *src, const struct keysource_env *env, struct secret **room,
 		    struct keyring_sight *ret, struct error *err);
+	/* keysource_probe(). NULL: it cannot be told. */
+	int (*probe)(const struct keysource *src, const struct keysource_env *env, struct error *err);
 };
 
 extern const struct keysource_ops keysource_cred, keysource_exec, keysource_fd, keysource_file,

@@ -94,10 +94,25 @@ static int keyring_source_find(const struct keysource *src, const struct keysour
 	return r < 0 ? keyring_error(src, r, err) : 1;
 }
 
+static int keyring_source_probe(const struct keysource *src, const struct keysource_env *env,
+				struct error *err)
+{
+	autofree char *type = NULL;
+	const char *desc;
+	int32_t serial;
+	int r = key_name(src, env, &type, &desc, err);
+
+	if (r < 0)
+		return r;
+	r = keyring_find_serial(env->ring, type, desc, &serial);
+	return r < 0 ? keyring_error(src, r, err) : 0;
+}
+
 const struct keysource_ops keysource_keyring = {
 	.scheme = "keyring",
 	.check = keyring_check,
 	.read = keyring_source_read,
 	.find_kernel_key = keyring_source_find,
 	.look = keyring_source_look,
+	.probe = keyring_source_probe,
 };

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* unix:PATH, as crypttab(5) has it: connect to a stream socket; the key is what comes until end of file. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include "cleanup.h"
 #include "keysource_impl.h"
@@ -93,8 +96,21 @@ static int unix_read(const struct keysource *src, const struct keysource_env *en
 	return r < 0 ? keysource_error(src, r, env->timeout_ms, err) : 0;
 }
 
+/* Not connected to: that is what asks for the key. */
+static int unix_probe(const struct keysource *src, const struct keysource_env *env, struct error *err)
+{
+	struct stat st;
+
+	if (stat(src->body, &st) < 0 || faccessat(AT_FDCWD, src->body, W_OK, AT_EACCESS) < 0)
+		return error_errno(err, -errno, EXIT_STATUS_NO_KEY, KEYSOURCE_CANNOT_CONNECT, src->spec);
+	if (!S_ISSOCK(st.st_mode))
+		return error_errno(err, -ENOTSOCK, EXIT_STATUS_NO_KEY, KEYSOURCE_CANNOT_CONNECT, src->spec);
+	return 0;
+}
+
 const struct keysource_ops keysource_unix = {
 	.scheme = "unix",
 	.check = unix_check,
 	.read = unix_read,
+	.probe = unix_probe,
 };

@@ -181,9 +181,9 @@ void log_error(const struct error *err)
 	const char *text = err->text[0] ? err->text : strerror(-err->code);
 
 	if (err->hint[0])
-		log_msg(LOG_LEVEL_ERROR, "%s (try: %s)", text, err->hint);
+		log_msg(LOG_LEVEL_ERROR, "%s (try: %s) [CK100]", text, err->hint);
 	else
-		log_msg(LOG_LEVEL_ERROR, "%s", text);
+		log_msg(LOG_LEVEL_ERROR, "%s [CK100]", text);
 }
 
 void log_close(void)

@@ -25,7 +25,11 @@ int log_open(const char *target, enum log_level level, struct error *err);
 /* Sends every line to sink instead (the server's lines go to its keeper). sink must be thread-safe. */
 void log_set_sink(void (*sink)(void *ctx, enum log_level level, const char *line), void *ctx);
 
-/* One line; unprintable bytes shown as \xNN, cut at 1000 bytes. errno is kept. */
+/*
+ * One line; unprintable bytes shown as \xNN, cut at 1000 bytes. errno is kept. Warnings and errors end with
+ * an identifier, "[CK102]", that stays the same when the words change: docs/troubleshooting.md has each, and
+ * a test (tests/checks/messages.py) sees to that.
+ */
 void log_msg(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /*

@@ -18,7 +18,7 @@ static void put_json(struct json_object **o)
 
 /* ---- members of struct message_status, once for both directions ---- */
 
-enum member_type { MEMBER_TEXT, MEMBER_WORDS, MEMBER_INT, MEMBER_COUNT, MEMBER_BOOL };
+enum member_type { MEMBER_TEXT, MEMBER_WORDS, MEMBER_INT, MEMBER_COUNT, MEMBER_COUNTS, MEMBER_BOOL };
 
 struct member {
 	const char *name;
@@ -27,11 +27,13 @@ struct member {
 	bool later; /* added later: keepers that run since before do not send it */
 };
 
-#define MEMBER(name, type)                                                                                   \
+#define MEMBER_ROW(name, type, later)                                                                        \
 	{                                                                                                    \
 #name, type, offsetof(struct message_status, name),                                          \
-			sizeof(((struct message_status *)0)->name), false                                    \
+			sizeof(((struct message_status *)0)->name), later                                    \
 	}
+#define MEMBER(name, type) MEMBER_ROW(name, type, false)
+#define MEMBER_LATER(name, type) MEMBER_ROW(name, type, true)
 
 static const struct member members[] = {
 	MEMBER(name, MEMBER_TEXT),
@@ -61,8 +63,11 @@ static const struct member members[] = {
 	MEMBER(next_refresh, MEMBER_INT),
 	MEMBER(key_watch, MEMBER_TEXT),
 	MEMBER(last_error, MEMBER_TEXT),
-	{"missing", MEMBER_WORDS, offsetof(struct message_status, missing),
-	 sizeof(((struct message_status *)0)->missing), true},
+	MEMBER_LATER(missing, MEMBER_WORDS),
+	MEMBER_LATER(latency, MEMBER_COUNTS),
+	MEMBER_LATER(latency_ns, MEMBER_COUNT),
+	MEMBER_LATER(refreshes, MEMBER_COUNT),
+	MEMBER_LATER(refresh_failures, MEMBER_COUNT),
 };
 
 static struct json_object *words_to_json(const char *text)
@@ -75,6 +80,15 @@ static struct json_object *words_to_json(const char *text)
 		json_object_array_add(list, json_object_new_string_len(text, (int)n));
 		text += n + (text[n] == ' ');
 	}
+	return list;
+}
+
+static struct json_object *counts_to_json(const uint64_t *counts, size_t n)
+{
+	struct json_object *list = json_object_new_array();
+
+	for (size_t i = 0; list && i < n; i++)
+		json_object_array_add(list, json_object_new_uint64(counts[i]));
 	return list;
 }
 
@@ -91,6 +105,8 @@ static struct json_object *member_to_json(const struct member *m, const struct m
 		return json_object_new_int64(*(const int64_t *)at);
 	case MEMBER_COUNT:
 		return json_object_new_uint64(*(const uint64_t *)at);
+	case MEMBER_COUNTS:
+		return counts_to_json(at, m->size / sizeof(uint64_t));
 	default:
 		return json_object_new_boolean(*(const bool *)at);
 	}
@@ -127,6 +143,20 @@ static int words_from_json(struct json_object *list, char *text, size_t size)
 	return 0;
 }
 
+static int counts_from_json(struct json_object *list, uint64_t *counts, size_t n)
+{
+	if (!json_object_is_type(list, json_type_array) || json_object_array_length(list) != n)
+		return -EBADMSG;
+	for (size_t i = 0; i < n; i++) {
+		struct json_object *count = json_object_array_get_idx(list, i);
+
+		if (!json_object_is_type(count, json_type_int))
+			return -EBADMSG;
+		counts[i] = json_object_get_uint64(count);
+	}
+	return 0;
+}
+
 static int member_from_json(const struct member *m, struct json_object *value, struct message_status *s)
 {
 	void *at = (char *)s + m->offset;
@@ -140,6 +170,8 @@ static int member_from_json(const struct member *m, struct json_object *value, s
 		return 0;
 	case MEMBER_WORDS:
 		return words_from_json(value, at, m->size);
+	case MEMBER_COUNTS:
+		return counts_from_json(value, at, m->size / sizeof(uint64_t));
 	case MEMBER_INT:
 	case MEMBER_COUNT:
 		if (!json_object_is_type(value, json_type_int))

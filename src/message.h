@@ -7,6 +7,7 @@
 #define CKRFS_MESSAGE_H
 
 #include "error.h"
+#include "latency.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -44,6 +45,8 @@ struct message_status {
 	int64_t next_refresh;  /* when its source is asked again; 0: never */
 	int64_t keyring;       /* serial of the mount's keyring, 0: none */
 	uint64_t requests, read_bytes, written_bytes, errors, damages;
+	uint64_t latency[LATENCY_BUCKETS], latency_ns;
+	uint64_t refreshes, refresh_failures;  /* of the key, since it was mounted */
 	int64_t owner, keeper_pid, server_pid; /* pids 0: none */
 	bool read_only, shared;
 };

@@ -389,6 +389,29 @@ int mount_get_lower_key(struct mount *m, struct error *err)
 	return r < 0 ? r : mount_lower_read_key(m, &m->key, err);
 }
 
+int mount_probe_sources(struct mount *m,
+			void (*said)(void *ctx, size_t index, int result, const struct error *err), void *ctx,
+			struct error *err)
+{
+	struct keysource *lower_key = NULL;
+	struct keysource_env env;
+	int r = prepare_keys(m, err);
+
+	if (r == 0 && m->config->lower_key)
+		r = keysource_parse(m->config->lower_key, &lower_key, err);
+	if (r < 0)
+		return r;
+	env = mount_key_env(m);
+	for (size_t i = 0; i < m->config->n_keys + (lower_key != NULL); i++) {
+		struct error one = ERROR_NONE;
+
+		r = keysource_probe(i < m->config->n_keys ? m->keysources[i] : lower_key, &env, &one);
+		said(ctx, i, r, &one);
+	}
+	keysource_free(lower_key);
+	return 0;
+}
+
 /* The lock is shared where nothing is changed, so that others may read too. Whoever shares it already may be
  * changing the volume. */
 static int open_unmounted(struct mount *m, bool change, void (*stage)(void *ctx, const char *what), void *ctx,
@@ -641,5 +664,6 @@ void mount_status(const struct mount *m, struct message_status *ret)
 	snprintf(s.passthrough, sizeof(s.passthrough), "%s", server_passthrough(m->stats));
 	sandbox_words(m->protections, s.protections, sizeof(s.protections));
 	missing_words(m, s.missing, sizeof(s.missing));
+	latency_read(&m->stats->latency, s.latency, &s.latency_ns);
 	*ret = s;
 }

@@ -76,6 +76,12 @@ int mount_get_lower_key(struct mount *m, struct error *err);
 /* After that: one key more, from a source that is not the volume's. The bytes are the caller's. */
 int mount_get_other_key(struct mount *m, const char *spec, struct key *ret_key, struct error *err);
 
+/* keysource_probe() of each configured source, which said is told with its index and result; the lower's key,
+ * if it has a source of its own, comes last. The same process state as for mount_start() is needed. */
+int mount_probe_sources(struct mount *m,
+			void (*said)(void *ctx, size_t index, int result, const struct error *err), void *ctx,
+			struct error *err);
+
 /* What its key sources may use. */
 struct keysource_env mount_key_env(const struct mount *m);
 

@@ -193,8 +193,8 @@ void mount_lower_lock(struct mount *m)
 	if (lower_lock(m->lower, LOWER_LOCK_MS, &left, &err) < 0)
 		log_error(&err);
 	else if (*lower_left_words(left))
-		log_msg(LOG_LEVEL_WARNING, "the key of \"%s\" stays in the kernel: %s", m->config->name,
-			lower_left_words(left));
+		log_msg(LOG_LEVEL_WARNING, "the key of \"%s\" stays in the kernel: %s [CK114]",
+			m->config->name, lower_left_words(left));
 	if (left & LOWER_LEFT_BUSY)
 		mount_lower_linger(m, true);
 }

@@ -21,7 +21,8 @@ union node_private {
 	uint8_t iv[16]; /* directories, when iv_known */
 	struct {
 		void *file; /* regular files: shared by all opens, see fs_file.c */
-		uint32_t opens : 29;
+		uint32_t opens : 28;
+		uint32_t unlinked : 1;    /* the backing file is let go of when nobody has it open */
 		uint32_t holds_mtime : 1; /* cached writes have moved the lower's time, which is to be mtime
 					     again */
 		uint32_t io_chosen : 1;   /* how those who have it open read and write ... */
@@ -37,6 +38,7 @@ struct node {
 	uint32_t refs;     /* requests and handles that use it now */
 	uint32_t children; /* nodes whose place is in it */
 	uint32_t hash;
+	uint32_t cached_writes;   /* being done now; fs_file.c counts them, with the table's lock */
 	struct node *next;        /* in the hash bucket */
 	struct node_place *place; /* without handles: where it is found again */
 	uint64_t dev, ino;

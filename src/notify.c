@@ -8,8 +8,10 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include "cleanup.h"
+#include "util.h"
 
 void notify_send(const char *fmt, ...)
 {
@@ -37,4 +39,17 @@ void notify_send(const char *fmt, ...)
 	/* A manager that does not listen is no reason to fail. */
 	(void)!sendto(fd, text, (size_t)size, MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&address,
 		      (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n));
+}
+
+uint64_t notify_watchdog_ms(void)
+{
+	const char *usec = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
+	uint64_t interval, process;
+
+	if (!usec || parse_u64(usec, UINT64_MAX - 1, &interval) < 0 || interval == 0)
+		return 0;
+	/* What a manager asks of our parent is no business of ours. */
+	if (pid && (parse_u64(pid, INT32_MAX, &process) < 0 || process != (uint64_t)getpid()))
+		return 0;
+	return interval < 2 * 1000 ? 1 : interval / 2 / 1000;
 }

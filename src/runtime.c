@@ -50,10 +50,13 @@ static int check_private(int fd, const char *path, struct error *err)
 	if (st.st_uid != geteuid() && st.st_uid != 0)
 		return error_set(err, -EPERM, EXIT_STATUS_CONFIG,
 				 "the runtime directory %s belongs to uid %u", path, (unsigned)st.st_uid);
-	if (st.st_mode & 022)
-		return error_set(err, -EPERM, EXIT_STATUS_CONFIG,
-				 "the runtime directory %s can be written by others (mode %04o)", path,
-				 (unsigned)st.st_mode & 07777);
+	if (st.st_mode & 022) {
+		error_set(err, -EPERM, EXIT_STATUS_CONFIG,
+			  "the runtime directory %s can be written by others (mode %04o)", path,
+			  (unsigned)st.st_mode & 07777);
+		error_hint(err, "chmod go-w %s", path);
+		return -EPERM;
+	}
 	return 0;
 }
 

@@ -30,12 +30,12 @@ int sandbox_no_core(unsigned *protections, struct error *err)
 	return 0;
 }
 
-static int die_with(pid_t keeper, struct error *err)
+int sandbox_die_with(pid_t keeper, struct error *err)
 {
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
-		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot tie the server to its keeper");
+		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot tie a process to its parent");
 	if (getppid() != keeper)
-		return error_set(err, -ESRCH, EXIT_STATUS_FAILED, "the keeper died");
+		return error_set(err, -ESRCH, EXIT_STATUS_FAILED, "the parent of a process died");
 	return 0;
 }
 
@@ -43,7 +43,7 @@ static int die_with(pid_t keeper, struct error *err)
  * A root directory with nothing in it. /proc is the one directory that is there everywhere: what the server
  * needs of it is open. The old root is let go of; what the open fds name stays.
  */
-static int empty_root(void)
+int sandbox_empty_root(void)
 {
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
 	    mount("ckrfs", "/proc", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
@@ -69,15 +69,20 @@ static int drop_capabilities(bool system_admin)
 	return capability_keep_for_serving(system_admin);
 }
 
-static int leave_host(bool system_admin, unsigned *protections, struct error *err)
+void sandbox_own_namespaces(unsigned *protections)
 {
-	int r;
-
 	if (unshare(CLONE_NEWIPC) == 0)
 		*protections |= SANDBOX_PRIVATE_IPC;
 	if (unshare(CLONE_NEWNET) == 0)
 		*protections |= SANDBOX_PRIVATE_NET;
-	r = empty_root();
+}
+
+static int leave_host(bool system_admin, unsigned *protections, struct error *err)
+{
+	int r;
+
+	sandbox_own_namespaces(protections);
+	r = sandbox_empty_root();
 	if (r < 0)
 		return error_errno(err, r, EXIT_STATUS_FAILED,
 				   "cannot give the server an empty root directory");
@@ -117,7 +122,8 @@ static int landlock_restrict(int abi, int root_fd)
 	size_t size = abi >= 6 ? RULESET_SIZE_6 : abi >= 4 ? RULESET_SIZE_4 : RULESET_SIZE_1;
 	autofd int fd = (int)syscall(SYS_landlock_create_ruleset, &set, size, 0);
 
-	if (fd < 0 || syscall(SYS_landlock_add_rule, fd, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) < 0 ||
+	if (fd < 0 ||
+	    (root_fd >= 0 && syscall(SYS_landlock_add_rule, fd, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) < 0) ||
 	    syscall(SYS_landlock_restrict_self, fd, 0) < 0)
 		return -errno;
 	return 0;
@@ -135,17 +141,24 @@ static bool landlock_knows_handles(void)
 }
 
 /* What the kernel does not have is left out. */
-static int landlock_enter(const struct sandbox_params *p, unsigned *protections)
+int sandbox_landlock(int root_fd, unsigned *protections)
 {
 	int abi = (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 	int r;
 
-	if (abi < 1 || p->root_let_go || (geteuid() == 0 && !(p->root_private && landlock_knows_handles())))
+	if (abi < 1)
 		return 0;
-	r = landlock_restrict(abi, p->root_fd);
+	r = landlock_restrict(abi, root_fd);
 	if (r == 0)
 		*protections |= SANDBOX_LANDLOCK;
 	return r;
+}
+
+static int landlock_enter(const struct sandbox_params *p, unsigned *protections)
+{
+	if (p->root_let_go || (geteuid() == 0 && !(p->root_private && landlock_knows_handles())))
+		return 0;
+	return sandbox_landlock(p->root_fd, protections);
 }
 
 static const char *const words[] = {"no-core",     "no-new-privs", "capabilities",        "empty-root",
@@ -200,7 +213,7 @@ static int confine(const struct sandbox_params *p, unsigned *protections, struct
 
 int sandbox_enter(const struct sandbox_params *p, unsigned *protections, struct error *err)
 {
-	int r = die_with(p->keeper, err);
+	int r = sandbox_die_with(p->keeper, err);
 
 	if (r < 0)
 		return r;

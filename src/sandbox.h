@@ -60,6 +60,13 @@ int sandbox_close(const struct sandbox_params *params, unsigned *protections, st
  */
 int sandbox_keeper(enum sandbox_level level, bool by_helper, unsigned *protections, struct error *err);
 
+/*
+ * For a process that reads what others send and hands it on: nobody's user, no capability, empty root, no
+ * file, no program, no new socket. What is open stays usable. As somebody else than root what needs
+ * privileges is left out. One thread.
+ */
+int sandbox_front(pid_t parent, unsigned *protections, struct error *err);
+
 /* The words for a set of protections, with blanks between. */
 void sandbox_words(unsigned protections, char *text, size_t size);
 

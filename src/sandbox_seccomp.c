@@ -24,3 +24,8 @@ int sandbox_seccomp_keeper(void)
 {
 	return install(filter_keeper, ARRAY_SIZE(filter_keeper));
 }
+
+int sandbox_seccomp_front(void)
+{
+	return install(filter_front, ARRAY_SIZE(filter_front));
+}

@@ -165,7 +165,7 @@ static void damage_found(void *ctx, const char *what, const char *where)
 	if (!damage_remember(s, hash_text(hash_text(14695981039346656037u, what), where)))
 		return;
 	atomic_fetch_add(&s->mount->stats->damages, 1);
-	log_msg(LOG_LEVEL_WARNING, "damaged: %s: %s", where, what);
+	log_msg(LOG_LEVEL_WARNING, "damaged: %s: %s [CK120]", where, what);
 }
 
 /* ---- start ---- */

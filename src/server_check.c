@@ -142,8 +142,9 @@ static void *run_check(void *arg)
 	log_msg(LOG_LEVEL_INFO, "checking the volume");
 	if (check_run(s->check, &err) < 0)
 		log_error(&err);
-	tell_end(s);
+	/* First: whoever reads the end may ask for the next check at once. */
 	s->params.ended(s->params.ctx);
+	tell_end(s);
 	atomic_store(&s->done, true);
 	return NULL;
 }
@@ -183,7 +184,7 @@ static void begin(struct server_check *s, int fd)
 		check_free(steal_ptr(&s->check));
 		s->pipe_fd = -1;
 	}
-	log_msg(LOG_LEVEL_ERROR, "cannot begin a check: %s", err.code ? err.text : "no thread");
+	log_msg(LOG_LEVEL_ERROR, "cannot begin a check: %s [CK121]", err.code ? err.text : "no thread");
 	s->params.ended(s->params.ctx);
 	close(fd);
 }

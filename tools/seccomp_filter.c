@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Run at build time: writes the seccomp(2) filters of server and keeper (src/sandbox_seccomp.c) as C. Making
- * them anew at each mount took a fifth of the time that a mount takes.
+ * Run at build time: writes the seccomp(2) filters (src/sandbox_seccomp.c) as C. Making them anew at each
+ * mount took a fifth of the time that a mount takes.
  *
  * The server's lists the system calls that serving files takes. All others fail with ENOSYS, as on a kernel
  * without them: a newer C library that tries new ones falls back. What is not here: programs (execve),
@@ -10,12 +10,16 @@
  * The keeper runs key sources, programs that can be anything; they are bound by its filter, so that one lists
  * what is forbidden (EPERM): what neither mounts volumes nor gets keys.
  *
+ * The front's is for the process of the volume plugin that engines talk to (src/sandbox_front.c): sockets
+ * that are open, memory, time.
+ *
  * usage: seccomp_filter OUTPUT
  */
 #include <errno.h>
 #include <linux/filter.h>
 #include <sched.h>
 #include <seccomp.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -251,10 +255,71 @@ static const char *const forbidden[] = {
 	"vhangup",
 };
 
-static int add_plain(scmp_filter_ctx ctx)
+static const char *const front_allowed[] = {
+	/* clients, the plugin, the log */
+	"accept",
+	"accept4",
+	"epoll_wait",
+	"epoll_pwait",
+	"epoll_pwait2",
+	"epoll_ctl",
+	"poll",
+	"ppoll",
+	"read",
+	"write",
+	"readv",
+	"writev",
+	"sendto",
+	"sendmsg",
+	"recvfrom",
+	"recvmsg",
+	"shutdown",
+	"close",
+	"getsockopt",
+	"setsockopt",
+	"getsockname",
+	"fcntl",
+	"fcntl64",
+	"fstat",
+	"newfstatat",
+	/* memory */
+	"mmap",
+	"mmap2",
+	"munmap",
+	"mremap",
+	"madvise",
+	"brk",
+	"getrandom",
+	/* threads, signals, time */
+	"futex",
+	"futex_time64",
+	"sched_yield",
+	"exit",
+	"exit_group",
+	"gettid",
+	"getpid",
+	"tgkill",
+	"rt_sigaction",
+	"rt_sigprocmask",
+	"rt_sigreturn",
+	"sigreturn",
+	"sigaltstack",
+	"restart_syscall",
+	"clock_gettime",
+	"clock_gettime64",
+	"clock_nanosleep",
+	"clock_nanosleep_time64",
+	"nanosleep",
+	"gettimeofday",
+	"time",
+	"getrusage",
+	"getcpu",
+};
+
+static int add_plain(scmp_filter_ctx ctx, const char *const *names, size_t n)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(allowed); i++) {
-		int nr = seccomp_syscall_resolve_name(allowed[i]), r;
+	for (size_t i = 0; i < n; i++) {
+		int nr = seccomp_syscall_resolve_name(names[i]), r;
 
 		if (nr == __NR_SCMP_ERROR)
 			continue;
@@ -301,11 +366,16 @@ static int add_numbers(scmp_filter_ctx ctx)
 
 static int fill_server(scmp_filter_ctx ctx)
 {
-	int r = add_plain(ctx);
+	int r = add_plain(ctx, allowed, ARRAY_SIZE(allowed));
 
 	if (r == 0)
 		r = add_with_arguments(ctx);
 	return r == 0 ? add_numbers(ctx) : r;
+}
+
+static int fill_front(scmp_filter_ctx ctx)
+{
+	return add_plain(ctx, front_allowed, ARRAY_SIZE(front_allowed));
 }
 
 /* Programs may be of the older kind too that the processor knows. */
@@ -385,6 +455,8 @@ int main(int argc, char **argv)
 	}
 	if (r == 0)
 		r = make("filter_keeper", SCMP_ACT_ALLOW, fill_keeper, out);
+	if (r == 0)
+		r = make("filter_front", SCMP_ACT_ERRNO(ENOSYS), fill_front, out);
 	if (out && fclose(out) != 0 && r == 0)
 		r = -errno;
 	if (r < 0)

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import docs  # noqa: E402
 import formatting  # noqa: E402
 import layers  # noqa: E402
+import messages  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 
@@ -112,3 +113,25 @@ detaches, unlike \-\-other
 def test_docs(change, word):
     wrong = docs.compare(*change(OVERVIEW, HELPS, PAGE))
     assert wrong == [] if word is None else any(word in w for w in wrong), wrong
+
+
+MESSAGE = 'log_msg(LOG_LEVEL_ERROR, "the server of \\"%s\\" died: %" PRIu64 " [CK900]", name, n);\n'
+TITLE = '### the server of "NAME" died: N [CK900]\n'
+
+
+@pytest.mark.parametrize("source, doc, word", [
+    (MESSAGE, TITLE, None),
+    (MESSAGE.replace("died", "ended"), TITLE, "no message says"),
+    (MESSAGE.replace(" [CK900]", ""), TITLE, "no identifier"),
+    (MESSAGE, TITLE + "### something else\n", "no message says: something else"),
+    (MESSAGE, "### died\n", "has no title"),
+    ("", TITLE, "no messages"),
+])
+def test_messages(source, doc, word):
+    wrong = list(messages.problems({"a.c": source}, doc))
+    assert wrong == [] if word is None else any(word in w for w in wrong), wrong
+
+
+def test_one_identifier_for_two_messages():
+    wrong = list(messages.problems({"a.c": MESSAGE, "b.c": MESSAGE}, TITLE))
+    assert wrong == ["b.c: CK900 is also in a.c"]

@@ -16,6 +16,31 @@ CAPABILITIES = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SETUID", "CA
 V1_VIEW = "if mountpoint -q /sys/fs/cgroup/unified; then umount -l /sys/fs/cgroup/unified; fi; exec \"$@\""
 
 
+V1_ONLY = "if mountpoint -q /sys/fs/cgroup/unified; then umount -l /sys/fs/cgroup/unified; fi"
+
+
+class Namespace:
+    """A mount namespace that is shared within: what is mounted there is seen by all in it, and by nobody else. For engines
+    that ask the volume plugin for mounts, and for tests that put something over directories of the system."""
+
+    def __init__(self, script="true"):
+        self.holder = subprocess.Popen(
+            ["unshare", "-m", "--propagation", "private", "sh", "-ec",
+             f"mount --make-rshared /\n{V1_ONLY}\n{script}\necho ready\nread end"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self.holder.stdout.readline() == b"ready\n"
+
+    def argv(self, *args):
+        return ["nsenter", "-t", str(self.holder.pid), "-m", "--", *[str(a) for a in args]]
+
+    def path(self, path):
+        """The path as we reach it from outside."""
+        return Path(f"/proc/{self.holder.pid}/root") / str(path).lstrip("/")
+
+    def close(self):
+        self.holder.communicate(timeout=20)
+
+
 def make_rootfs(directory):
     root = Path(directory)
     for name in ("bin", "dev", "proc", "sys", "tmp", "etc", "root", "vol", "run", "usr/bin", "lib64", "lib"):
@@ -95,14 +120,19 @@ class Bubblewrap:
 
 
 class Podman:
+    RUN = ["--network", "none", "--cgroups", "disabled", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024",
+           "--security-opt", "seccomp=unconfined"]
+
     def __init__(self, directory):
         self.dir = Path(directory) / "podman"
         self.dir.mkdir()
         self.root = make_rootfs(self.dir / "rootfs")
 
     def command(self, *args):
-        return ["unshare", "-m", "--propagation", "slave", "sh", "-c", V1_VIEW, "sh",
-                "podman", "--root", str(self.dir / "root"), "--runroot", str(self.dir / "runroot"),
+        return ["unshare", "-m", "--propagation", "slave", "sh", "-c", V1_VIEW, "sh", *self.bare(*args)]
+
+    def bare(self, *args):
+        return ["podman", "--root", str(self.dir / "root"), "--runroot", str(self.dir / "runroot"),
                 "--tmpdir", str(self.dir / "tmp"), "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs",
                 "--events-backend", "none", "--runtime", "crun", *args]
 
@@ -110,9 +140,7 @@ class Podman:
         ids = ["--uidmap", f"0:{BASE_ID}:{IDS}", "--gidmap", f"0:{BASE_ID}:{IDS}"] if user_namespace else []
         if user_namespace:  # whoever is root there makes the files that podman mounts
             run("chown", "-R", f"{BASE_ID}:{BASE_ID}", self.root)
-        return self.command("run", "--rm", "-i", *ids, "--network", "none", "--cgroups", "disabled", "--ulimit", "nofile=1024:1024",
-                            "--ulimit", "nproc=1024:1024", "--security-opt",
-                            "seccomp=unconfined", "-v", f"{volume}:/vol", "--rootfs", str(self.root), "/bin/sh", "-c",
+        return self.command("run", "--rm", "-i", *ids, *self.RUN, "-v", f"{volume}:/vol", "--rootfs", str(self.root), "/bin/sh", "-c",
                             script)
 
 

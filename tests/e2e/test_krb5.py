@@ -173,6 +173,15 @@ def test_renewed_in_the_second_half_of_its_life(ck, kdc):
     assert told["expires"] > end and cache.read_bytes() == before
 
 
+def test_ticket_of_the_service_in_the_cache_is_not_used(ck, kdc):
+    """One that aklog left there would be had again at each refresh, until it has ended."""
+    cache = kinit(kdc)
+    kdc.run("kvno", "-c", cache, f"afs/{CELL}@{REALM}")
+    had = int(time.time())
+    wait_until("the next second", lambda: time.time() > had + 1, 60)
+    assert ticket(ck, kdc, f"krb5:ccache={cache}")["start"] > had
+
+
 # ---- no ticket
 
 def test_keytab_that_others_can_read(ck, kdc):
@@ -219,6 +228,15 @@ def test_principal_unknown_or_locked(ck, kdc):
 def test_no_kdc(ck, kdc):
     kdc.stop()
     assert f"no KDC can be reached for {USER}" in ticket(ck, kdc, from_keytab(kdc), status=NO_KEY)
+
+
+def test_clocks_that_differ(ck, kdc):
+    """Where libkrb5 may not take the clock of the KDC for its own (kdc_timesync)."""
+    kdc.write_config(["kdc_timesync = 0"])
+    kdc.stop()
+    kdc.start(env={"LD_PRELOAD": str(TOOLS / "clockshift.so"), "CLOCKSHIFT": "7200"})
+    text = ticket(ck, kdc, from_keytab(kdc), status=NO_KEY)
+    assert "the clocks of this machine and of the KDC differ too much\n  try: timedatectl status\n" in text
 
 
 def test_kdc_that_does_not_answer(ck, kdc):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import containers
 import pytest
-from support import DONE, alive, child, run, wait_until
+from support import DONE, alive, child, run, sanitized, wait_until
 from test_containers import PROBE, container_with_keyctl
 from test_leaks import PASSPHRASE, Hunt, hunted, keys_as
 from test_lock import MARK
@@ -66,7 +66,7 @@ def look(ck, hunt, pids, container, script):
     inside = who_runs(script)
     assert inside and alive(container.pid), "the container's processes were looked at"
     hits = hunt.all([*pids, *inside])
-    for pid in pids:
+    for pid in [] if sanitized() else pids:  # whose shadow memory is terabytes
         core = core_of(pid, ck.dir / "core")
         hits += hunt.files([core])
         core.unlink()
@@ -130,7 +130,11 @@ def test_core_of_who_holds_it_is_found(ck):
     _, pids, _ = mounted_volume(ck)
     assert (ck.mnt / "f").read_bytes() == MARK * 4000
     hunt = Hunt(ck, [MARK])
-    assert hunt.files([core_of(pids[1], ck.dir / "core")])
+
+    def found():
+        return hunt.memory(pids[1:]) if sanitized() else hunt.files([core_of(pids[1], ck.dir / "core")])
+
+    assert found()
     ck.run("lock", "web", status=DONE)
-    assert hunt.files([core_of(pids[1], ck.dir / "core")]) == []
+    assert found() == []
     ck.umount()

@@ -60,10 +60,10 @@ def test_key_goes_and_comes_back(ck, key, how):
     with f.open("r+b", buffering=0) as opened:
         go(key)
         wait_for_lock(f)
+        state = wait_for_state(ck, "locked")  # then the page cache is empty too
         with pytest.raises(OSError) as e:
             opened.read(1)
         assert e.value.errno == errno.ENOKEY
-        state = wait_for_state(ck, "locked")
         assert (state["state"], state["last_error"]) == ("locked", words)
         assert state["key_watch"] == "poll"
         assert f"last error:     {words}\n" in ck.run("status", "web").stdout

@@ -306,13 +306,14 @@ def test_mounts_do_not_share_their_death(ck):
 # ---- foreground
 
 @contextlib.contextmanager
-def foreground(ck, *more):
+def foreground(ck, *more, **environment):
     """-> process and the socket that gets its notifications"""
     notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     notify.bind(str(ck.dir / "notify"))
     notify.settimeout(30)
     with notify, child(ck.argv("mount", "web", ck.mnt, "-f", *more), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                       stderr=subprocess.PIPE, env=dict(ck.env, NOTIFY_SOCKET=str(ck.dir / "notify"))) as process:
+                       stderr=subprocess.PIPE,
+                       env=dict(ck.env, NOTIFY_SOCKET=str(ck.dir / "notify"), **environment)) as process:
         yield process, notify
 
 
@@ -340,6 +341,34 @@ def test_foreground_speaks_sd_notify(ck, end):
         process.communicate(timeout=20)
         assert process.returncode == 0
     assert mounts_under(ck.dir) == []
+
+
+def test_watchdog_is_fed_while_the_keeper_works(ck):
+    ck.volume()
+    with foreground(ck, WATCHDOG_USEC="20000") as (process, notify):
+        wait_for_word(notify, "READY=1")
+        for _ in range(5):
+            wait_for_word(notify, "WATCHDOG=1")
+        ck.run("lock", "web", status=0)
+        for _ in range(5):
+            wait_for_word(notify, "WATCHDOG=1")
+        process.terminate()
+        wait_for_word(notify, "STOPPING=1")
+        process.communicate(timeout=20)
+        assert process.returncode == 0
+
+
+@pytest.mark.parametrize("asked", [{}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "soon"}, {"WATCHDOG_USEC": "-1"},
+                                   {"WATCHDOG_USEC": "2", "WATCHDOG_PID": "1"},
+                                   {"WATCHDOG_USEC": "2", "WATCHDOG_PID": "x"}], ids=str)
+def test_watchdog_is_not_fed_unless_this_process_is_asked(ck, asked):
+    ck.volume()
+    with foreground(ck, **asked) as (process, notify):
+        wait_for_word(notify, "READY=1")
+        ck.state()
+        process.terminate()
+        assert "WATCHDOG" not in wait_for_word(notify, "STOPPING=1")
+        process.communicate(timeout=20)
 
 
 def test_foreground_fails_with_the_same_status(ck):

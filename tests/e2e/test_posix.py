@@ -478,6 +478,22 @@ def test_times_of_a_new_file_are_those_on_disk(mounted, ck):
     assert (ck.backing / name).stat().st_mtime_ns == shown
 
 
+def test_times_survive_writeback_behind_them(ck):
+    """sync(2) sends the times of files while writes of theirs are under way."""
+    ck.volume()
+    with ck.mounted() as mnt:
+        fds = []
+        for i in range(300):
+            fds.append(os.open(mnt / f"f{i}", os.O_CREAT | os.O_RDWR))
+            os.pwrite(fds[-1], bytes(400_000), 0)
+        os.sync()
+        shown = [os.fstat(fd).st_mtime_ns for fd in fds]
+        for fd in fds:
+            os.close(fd)
+    with ck.mounted() as mnt:
+        assert [i for i, mtime in enumerate(shown) if os.stat(mnt / f"f{i}").st_mtime_ns != mtime] == []
+
+
 def test_utime_survives_writeback(mounted):
     """What tar and cp -p do: write, set the time, close. The time stays."""
     path = mounted / "f"

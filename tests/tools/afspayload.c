@@ -76,6 +76,11 @@ static int open_ticket(const char *path, const char *keytab_path)
 	for (unsigned i = 0; i < ticket->enc_part2->session->length; i++)
 		printf("%02x", ticket->enc_part2->session->contents[i]);
 	putchar('\n');
+	krb5_free_unparsed_name(ctx, client);
+	krb5_free_ticket(ctx, ticket);
+	krb5_kt_close(ctx, keytab);
+	krb5_free_context(ctx);
+	close(fd);
 	return 0;
 }
 

@@ -681,6 +681,47 @@ static void test_limits(void **state)
 	config_set_free(set);
 }
 
+/* plugin-allow is about no single volume. */
+static void test_plugin_allow(void **state)
+{
+	static const struct {
+		const char *value;
+		bool fine;
+	} cases[] = {
+		{"volume", true},
+		{"volume=web volume=mail", true},
+		{"source=/srv key=file:/etc/keys  key=cred read-only format=plain", true},
+		{"source", false},
+		{"source=srv", false},
+		{"key", false},
+		{"lower-key=", false},
+		{"volume=", false},
+		{"sauce=/srv", false},
+		{"=", false},
+	};
+	struct config_set *set;
+	struct config *cfg = NULL;
+	struct error err = ERROR_NONE;
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		autofree char *file = NULL;
+
+		assert_true(asprintf(&file, "[defaults]\nplugin-allow = %s\n", cases[i].value) > 0);
+		set = parse(file, &err);
+		assert_int_equal(set != NULL, cases[i].fine);
+		config_set_free(set);
+	}
+	assert_null(parse("[volume web]\nplugin-allow = volume\n", &err));
+	assert_string_equal(err.text, "f:2: plugin-allow can stand only in [defaults]");
+	set = parse("[volume web]\nsource = /x\n", &err);
+	assert_non_null(set);
+	assert_int_equal(config_volume(set, "web", &cfg, &err), 0);
+	assert_string_equal(cfg->plugin_allow, "volume");
+	assert_int_equal(config_apply_options(cfg, "plugin-allow=volume", "-o", &err), -EPERM);
+	config_free(cfg);
+	config_set_free(set);
+}
+
 static void test_refresh(void **state)
 {
 	struct error err = ERROR_NONE;
@@ -703,6 +744,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_plugin_allow),
 		cmocka_unit_test(test_refresh),
 		cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_sections),

@@ -118,7 +118,7 @@ static void test_stderr(void **state)
 	close(saved);
 	close(fd);
 	text = text_of("stderr");
-	assert_string_equal(text, "ckrfs: one\nckrfs: two\nckrfs: two (try: three)\n");
+	assert_string_equal(text, "ckrfs: one\nckrfs: two [CK100]\nckrfs: two (try: three) [CK100]\n");
 	free(text);
 }
 

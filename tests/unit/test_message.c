@@ -114,6 +114,10 @@ static const struct message_status example = {
 	.requests = 1,
 	.read_bytes = UINT64_MAX,
 	.written_bytes = 1ull << 40,
+	.latency = {1, 0, UINT64_MAX, [LATENCY_BUCKETS - 1] = 4},
+	.latency_ns = 12345,
+	.refreshes = 3,
+	.refresh_failures = 2,
 	.owner = 1000,
 	.keeper_pid = 12,
 	.server_pid = 13,
@@ -135,6 +139,9 @@ static void status_goes_around(void **state)
 static void an_older_keeper_is_understood(void **state)
 {
 	static const char member[] = ",\"missing\":[\"landlock\",\"file-handles\"]";
+	static const char last[] =
+		",\"latency\":[1,0,18446744073709551615,0,0,0,0,0,0,0,0,0,4],\"latency_ns\":12345,"
+		"\"refreshes\":3,\"refresh_failures\":2";
 	autofree char *text = NULL;
 	struct message_status got = {.missing = "?"};
 	struct error err = ERROR_NONE;
@@ -144,8 +151,12 @@ static void an_older_keeper_is_understood(void **state)
 	at = strstr(text, member);
 	assert_non_null(at);
 	memmove(at, at + strlen(member), strlen(at + strlen(member)) + 1);
+	at = strstr(text, last);
+	assert_non_null(at);
+	memmove(at, at + strlen(last), strlen(at + strlen(last)) + 1);
 	assert_int_equal(message_response_parse(text, strlen(text), &got, &err), 0);
 	assert_string_equal(got.missing, "");
+	assert_int_equal(got.latency[0] + got.latency_ns + got.refreshes + got.refresh_failures, 0);
 	assert_string_equal(got.name, "web");
 }
 
@@ -222,6 +233,9 @@ static void members_of_wrong_type_are_refused(void **state)
 		{"\"read_only\":true", "\"read_only\":1"},
 		{"\"protections\":[\"no-core\",\"empty-root\"]", "\"protections\":\"no-core\""},
 		{"\"protections\":[\"no-core\",\"empty-root\"]", "\"protections\":[1]"},
+		{"\"latency\":[1,", "\"latency\":[\"1\","},
+		{"\"latency\":[1,", "\"latency\":["},
+		{"\"latency\":[1,", "\"latency\":[1,1,"},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(changes); i++) {

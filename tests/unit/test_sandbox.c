@@ -77,13 +77,11 @@ static int allowed_works(int dir)
 	return 0;
 }
 
-static int confined(int dir)
+static int all_forbidden(int (*enter)(void))
 {
-	int r;
-
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return 100;
-	if (sandbox_seccomp_server() < 0)
+	if (enter() < 0)
 		return 101;
 	for (size_t i = 0; i < ARRAY_SIZE(forbidden); i++) {
 		const long *a = forbidden[i].arguments;
@@ -92,11 +90,44 @@ static int confined(int dir)
 		if (syscall(forbidden[i].number, a[0], a[1], a[2], a[3], a[4]) != -1 || errno != ENOSYS)
 			return 10 + (int)i;
 	}
-	r = allowed_works(dir);
-	return r;
+	return 0;
 }
 
-static void seccomp_allows_what_serving_takes(void **state)
+static int confined(int dir)
+{
+	int r = all_forbidden(sandbox_seccomp_server);
+
+	return r ? r : allowed_works(dir);
+}
+
+/* Sockets and memory, but no files, threads or ids. */
+static int confined_front(int dir)
+{
+	int sv[2], r;
+	char byte = 'x';
+	void *p;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) < 0)
+		return 1;
+	r = all_forbidden(sandbox_seccomp_front);
+	if (r)
+		return r;
+	if (send(sv[0], &byte, 1, 0) != 1 || recv(sv[1], &byte, 1, 0) != 1)
+		return 2;
+	p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED || munmap(p, 4096) < 0)
+		return 3;
+	if (openat(dir, "f", O_RDWR | O_CREAT, 0600) != -1 || errno != ENOSYS)
+		return 4;
+	if (syscall(SYS_clone, CLONE_THREAD | CLONE_VM | CLONE_SIGHAND, 0) != -1 || errno != ENOSYS)
+		return 5;
+	if (syscall(SYS_setfsuid, 0) != -1 || errno != ENOSYS || unlinkat(dir, "f", 0) != -1 ||
+	    errno != ENOSYS)
+		return 6;
+	return mprotect(&byte, 1, PROT_EXEC) == -1 && errno == ENOSYS ? 0 : 7;
+}
+
+static void run_confined(int (*what)(int dir))
 {
 	char path[] = "/tmp/ckrfs-unit-XXXXXX";
 	int dir, status;
@@ -107,7 +138,7 @@ static void seccomp_allows_what_serving_takes(void **state)
 	assert_true(dir >= 0);
 	pid = fork();
 	if (pid == 0)
-		_exit(confined(dir));
+		_exit(what(dir));
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	close(dir);
 	rmdir(path);
@@ -157,6 +188,16 @@ static void keeper_is_narrow(void **state)
 	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+static void seccomp_allows_what_serving_takes(void **state)
+{
+	run_confined(confined);
+}
+
+static void seccomp_allows_what_a_front_takes(void **state)
+{
+	run_confined(confined_front);
+}
+
 static void words_of_protections(void **state)
 {
 	char text[256], small[8];
@@ -174,6 +215,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(seccomp_allows_what_serving_takes),
 		cmocka_unit_test(keeper_is_narrow),
+		cmocka_unit_test(seccomp_allows_what_a_front_takes),
 		cmocka_unit_test(words_of_protections),
 	};
 
