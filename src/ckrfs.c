@@ -4,7 +4,6 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
 
 #include "command.h"
 #include "util.h"
@@ -62,47 +61,38 @@ static int run_command(const struct front *front, int argc, char **argv)
 	char *alone[] = {status, NULL};
 	const struct command *cmd;
 
-	if (argc == 0)
+	if (argc <= 0)
 		return cmd_status(front, 1, alone);
 	cmd = command_find(argv[0]);
 	return cmd ? cmd->run(front, argc, argv) : unknown_command(argv[0]);
 }
 
-/* What stands before the command. */
+/* With what stands before the command. */
 static int run_front(int argc, char **argv)
 {
 	static const char *const words[] = {"--config", "--help", "--version", NULL};
-	struct front front = {.program = "ckrfs"};
-	int i = 1;
+	struct front front;
+	int i = command_front(argc, argv, &front);
+	const char *word = i < argc ? argv[i] : "";
 
-	for (; i < argc && argv[i][0] == '-'; i++) {
-		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
-			return help();
-		if (strcmp(argv[i], "--version") == 0 || strcmp(argv[i], "-V") == 0) {
-			puts("ckrfs " CKRFS_VERSION);
-			return EXIT_STATUS_DONE;
-		}
-		if (strncmp(argv[i], "--config=", 9) == 0)
-			front.config_file = argv[i] + 9;
-		else if (strcmp(argv[i], "--config") == 0 && i + 1 < argc)
-			front.config_file = argv[++i];
-		else if (strcmp(argv[i], "--config") == 0)
-			return fail_usage("a file is needed behind", argv[i], NULL);
-		else
-			return fail_usage("unknown option", argv[i], nearest_word(argv[i], words));
+	if (word[0] != '-')
+		return run_command(&front, argc - i, argv + i);
+	if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0)
+		return help();
+	if (strcmp(word, "--version") == 0 || strcmp(word, "-V") == 0) {
+		puts("ckrfs " CKRFS_VERSION);
+		return EXIT_STATUS_DONE;
 	}
-	return run_command(&front, argc - i, argv + i);
+	if (strcmp(word, "--config") == 0)
+		return fail_usage("a file is needed behind", word, NULL);
+	return fail_usage("unknown option", word, nearest_word(word, words));
 }
 
 int main(int argc, char **argv)
 {
-	char comm[16] = "";
 	const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
 	const char *name = argc > 0 ? slash ? slash + 1 : argv[0] : "";
 
-	/* Run by /proc/self/exe, as the volume plugin does: a name that says something in audit lines. */
-	if (prctl(PR_GET_NAME, comm) == 0 && strcmp(comm, "exe") == 0)
-		prctl(PR_SET_NAME, "ckrfs");
 	if (strcmp(name, "mount.ckrfs") == 0 || strcmp(name, "mount.fuse.ckrfs") == 0)
 		return cmd_mount_helper(argc, argv);
 	if (strcmp(name, "umount.ckrfs") == 0 || strcmp(name, "umount.fuse.ckrfs") == 0)

@@ -83,11 +83,9 @@ static void show_number(const char *name, int64_t value)
 static void show_time(const char *name, int64_t seconds)
 {
 	char text[64] = "";
-	time_t when = (time_t)seconds;
-	struct tm tm;
 
-	if (seconds && localtime_r(&when, &tm))
-		strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S %z", &tm);
+	if (seconds)
+		local_time_text(seconds, text, sizeof(text));
 	show_text(name, text);
 }
 

@@ -4,7 +4,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "command.h"
 #include "crypto.h"
@@ -50,23 +49,14 @@ static bool is_domain(const char *name)
 
 /* ---- what is shown ---- */
 
-static void time_text(int64_t seconds, char *text, size_t size)
-{
-	time_t when = (time_t)seconds;
-	struct tm tm;
-
-	if (!localtime_r(&when, &tm) || !strftime(text, size, "%Y-%m-%d %H:%M:%S %z", &tm))
-		snprintf(text, size, "%" PRId64, seconds);
-}
-
 static void show_text(const struct afs_krb5_ticket *t)
 {
 	char client[4 * AFS_KRB5_NAME], service[4 * AFS_KRB5_NAME], start[64], expires[64];
 
 	printable_text(t->client, client, sizeof(client));
 	printable_text(t->service, service, sizeof(service));
-	time_text(t->start, start, sizeof(start));
-	time_text(t->expires, expires, sizeof(expires));
+	local_time_text(t->start, start, sizeof(start));
+	local_time_text(t->expires, expires, sizeof(expires));
 	printf("client:         %s\nservice:        %s\nsession key:    %s\n", client, service,
 	       t->session_enctype);
 	printf("ticket:         %s, key version %" PRIu32 ", %zu bytes\n", t->ticket_enctype, t->kvno,
@@ -74,27 +64,12 @@ static void show_text(const struct afs_krb5_ticket *t)
 	printf("valid from:     %s\nexpires:        %s\n", start, expires);
 }
 
-/* Names of principals hold anything. */
-static void json_string(const char *text)
-{
-	putchar('"');
-	for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
-		if (*c == '"' || *c == '\\')
-			printf("\\%c", *c);
-		else if (*c < 0x20 || *c > 0x7e)
-			printf("\\u%04x", *c);
-		else
-			putchar(*c);
-	}
-	putchar('"');
-}
-
 static void show_json(const struct afs_krb5_ticket *t)
 {
 	printf("{\"client\": ");
-	json_string(t->client);
+	print_json_string(stdout, t->client);
 	printf(", \"service\": ");
-	json_string(t->service);
+	print_json_string(stdout, t->service);
 	printf(", \"session_enctype\": \"%s\", \"ticket_enctype\": \"%s\", \"kvno\": %" PRIu32
 	       ", \"start\": %" PRId64 ", \"expires\": %" PRId64 ", \"size\": %zu}\n",
 	       t->session_enctype, t->ticket_enctype, t->kvno, t->start, t->expires, t->size);

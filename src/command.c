@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "companion.h"
 #include "util.h"
 
 enum { OPTIONS_MAX = 24, HELP_COLUMN = 28 };
@@ -156,9 +157,9 @@ const struct command commands[] = {
 	{"rekey", "VOLUME --key SPEC [--new-key SPEC]", "give a volume a new master key, by a new copy",
 	 rekey_options, cmd_rekey, false},
 	{"ticket", "CELL --key SPEC", "try to get a Kerberos ticket for an AFS cell, and tell what it is",
-	 ticket_options, cmd_ticket, false},
+	 ticket_options, companion_run, false},
 	{"volume-plugin", "[--socket PATH]", "serve volumes to Docker and Podman", volume_plugin_options,
-	 cmd_volume_plugin, false},
+	 companion_run, false},
 	{"config", "--show NAME | --list | --check", "show or check the configuration",
 	 config_command_options, cmd_config, false},
 	{"doctor", "[VOLUME]", "look for what keeps volumes from being mounted", doctor_options, cmd_doctor,
@@ -166,6 +167,22 @@ const struct command commands[] = {
 	{"complete", "bash | zsh | fish", "print the completion of a shell", NULL, cmd_complete, true},
 	{0},
 };
+
+int command_front(int argc, char **argv, struct front *ret)
+{
+	int i = 1;
+
+	*ret = (struct front){.argv = argv};
+	for (; i < argc; i++) {
+		if (strncmp(argv[i], "--config=", 9) == 0)
+			ret->config_file = argv[i] + 9;
+		else if (strcmp(argv[i], "--config") == 0 && i + 1 < argc)
+			ret->config_file = argv[++i];
+		else
+			break;
+	}
+	return i;
+}
 
 const struct command *command_find(const char *name)
 {

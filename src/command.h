@@ -12,7 +12,7 @@
 /* What stands before the command: `ckrfs [--config FILE] COMMAND ...`. */
 struct front {
 	const char *config_file; /* NULL: the default files */
-	const char *program;     /* "ckrfs" */
+	char **argv;             /* all of it, as the program was called */
 };
 
 struct command_option {
@@ -54,6 +54,9 @@ int command_parse(const struct command *cmd, int argc, char **argv,
 		  int (*set)(void *ctx, const char *name, const char *value, struct error *err), void *ctx,
 		  int *ret_first);
 
+/* Takes what stands before the command: the index of the first word that is none of it. */
+int command_front(int argc, char **argv, struct front *ret);
+
 /* The entry of this table with that name; NULL. */
 const struct command *command_find(const char *name);
 
@@ -73,12 +76,14 @@ int cmd_lock(const struct front *front, int argc, char **argv);
 int cmd_metrics(const struct front *front, int argc, char **argv);
 int cmd_mount(const struct front *front, int argc, char **argv);
 int cmd_refresh(const struct front *front, int argc, char **argv);
-int cmd_ticket(const struct front *front, int argc, char **argv);
 int cmd_rekey(const struct front *front, int argc, char **argv);
 int cmd_status(const struct front *front, int argc, char **argv);
 int cmd_unlock(const struct front *front, int argc, char **argv);
-int cmd_volume_plugin(const struct front *front, int argc, char **argv);
 int cmd_umount(const struct front *front, int argc, char **argv);
+
+/* Those of ckrfs-net: in the table is companion_run(). */
+int cmd_ticket(const struct front *front, int argc, char **argv);
+int cmd_volume_plugin(const struct front *front, int argc, char **argv);
 
 /* The mount(8) helpers, chosen by argv[0]; exit statuses are mount(8)'s. */
 int cmd_mount_helper(int argc, char **argv);

@@ -3,53 +3,8 @@
  * ones. */
 #include "cleanup.h"
 #include "config_impl.h"
+#include "util.h"
 #include <errno.h>
-
-/* Length of the UTF-8 sequence at s, 0 if there is none (RFC 3629, table in section 4). */
-static size_t utf8_length(const char *s)
-{
-	const unsigned char *u = (const unsigned char *)s;
-	size_t n = u[0] < 0x80                   ? 1
-		   : u[0] >= 0xC2 && u[0] < 0xE0 ? 2
-		   : u[0] >= 0xE0 && u[0] < 0xF0 ? 3
-		   : u[0] >= 0xF0 && u[0] < 0xF5 ? 4
-						 : 0;
-
-	for (size_t i = 1; i < n; i++)
-		if ((u[i] & 0xC0) != 0x80)
-			return 0;
-	if ((u[0] == 0xE0 && u[1] < 0xA0) || (u[0] == 0xED && u[1] > 0x9F) || (u[0] == 0xF0 && u[1] < 0x90) ||
-	    (u[0] == 0xF4 && u[1] > 0x8F))
-		return 0;
-	return n;
-}
-
-/* C0, DEL and, in UTF-8, C1: what a terminal may obey. */
-static bool is_control(const char *s, size_t length)
-{
-	unsigned char c = (unsigned char)s[0], d = length == 2 ? (unsigned char)s[1] : 0xFF;
-
-	return length == 1 ? c < 0x20 || c == 0x7F : c == 0xC2 && d < 0xA0;
-}
-
-static void show_json_string(FILE *to, const char *s)
-{
-	fputc('"', to);
-	while (*s) {
-		size_t n = utf8_length(s);
-
-		if (!n)
-			fputs("\\ufffd", to);
-		else if (is_control(s, n))
-			fprintf(to, "\\u%04x", (unsigned char)s[n - 1]);
-		else if (*s == '"' || *s == '\\')
-			fprintf(to, "\\%c", *s);
-		else
-			fwrite(s, n, 1, to);
-		s += n ? n : 1;
-	}
-	fputc('"', to);
-}
 
 /* Returns how many columns, if every character takes one. */
 static int show_plain_string(FILE *to, const char *s)
@@ -57,9 +12,10 @@ static int show_plain_string(FILE *to, const char *s)
 	int columns = 0;
 
 	while (*s) {
-		size_t n = utf8_length(s);
+		uint32_t c = 0;
+		size_t n = utf8_decode(s, &c);
 
-		if (!n || is_control(s, n)) {
+		if (!n || code_point_control(c)) {
 			n = n ? n : 1;
 			for (size_t i = 0; i < n; i++)
 				columns += fprintf(to, "\\x%02X", (unsigned char)s[i]);
@@ -86,7 +42,7 @@ static void show_json_keys(FILE *to, const struct config *cfg)
 	fputc('[', to);
 	for (size_t i = 0; i < cfg->n_keys; i++) {
 		fputs(i ? ", " : "", to);
-		show_json_string(to, cfg->keys[i]);
+		print_json_string(to, cfg->keys[i]);
 	}
 	fputc(']', to);
 }
@@ -100,11 +56,11 @@ static void show_json_option(FILE *to, const struct config *cfg, int index, cons
 	if (o->type == CONFIG_KEY)
 		show_json_keys(to, cfg);
 	else if (value)
-		show_json_string(to, value);
+		print_json_string(to, value);
 	else
 		fputs("null", to);
 	fputs(", \"origin\": ", to);
-	show_json_string(to, origin ? origin : "default");
+	print_json_string(to, origin ? origin : "default");
 	fputc('}', to);
 }
 
@@ -124,7 +80,7 @@ int config_show(const struct config *cfg, FILE *to, bool json)
 {
 	if (json) {
 		fputs("{\n\t\"volume\": ", to);
-		show_json_string(to, cfg->name);
+		print_json_string(to, cfg->name);
 		fputs(",\n\t\"options\": {", to);
 	}
 	for (int i = 0; config_options[i].name; i++) {

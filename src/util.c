@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <malloc.h>
 #include <stdio.h>
@@ -269,15 +270,16 @@ void printable(const char *src, char *dst, size_t dst_size)
 	dst[used] = '\0';
 }
 
-/* The code point of the UTF-8 sequence at s and its length (RFC 3629: shortest form, no surrogates), or 0. */
-static size_t utf8_decode(const unsigned char *s, uint32_t *ret)
+size_t utf8_decode(const char *text, uint32_t *ret)
 {
 	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-	size_t n = s[0] >= 0xf0 && s[0] < 0xf5   ? 4
+	const unsigned char *s = (const unsigned char *)text;
+	size_t n = s[0] < 0x80                   ? 1
+		   : s[0] >= 0xf0 && s[0] < 0xf5 ? 4
 		   : s[0] >= 0xe0 && s[0] < 0xf0 ? 3
 		   : s[0] >= 0xc2 && s[0] < 0xe0 ? 2
 						 : 0;
-	uint32_t c = n ? s[0] & (0x7fU >> n) : 0;
+	uint32_t c = n > 1 ? s[0] & (0x7fU >> n) : s[0];
 
 	for (size_t i = 1; i < n; i++) {
 		if ((s[i] & 0xc0) != 0x80)
@@ -309,7 +311,7 @@ void printable_text(const char *src, char *dst, size_t dst_size)
 		size_t n = 1;
 
 		if (!plain) {
-			n = utf8_decode((const unsigned char *)src, &c);
+			n = utf8_decode(src, &c);
 			plain = n && code_point_harmless(c);
 			n = n ? n : 1;
 		}
@@ -318,6 +320,26 @@ void printable_text(const char *src, char *dst, size_t dst_size)
 		src += n;
 	}
 	dst[used] = '\0';
+}
+
+void print_json_string(FILE *to, const char *s)
+{
+	fputc('"', to);
+	while (*s) {
+		uint32_t c = 0;
+		size_t n = utf8_decode(s, &c);
+
+		if (!n)
+			fputs("\\ufffd", to);
+		else if (code_point_control(c))
+			fprintf(to, "\\u%04" PRIx32, c);
+		else if (c == '"' || c == '\\')
+			fprintf(to, "\\%c", *s);
+		else
+			fwrite(s, n, 1, to);
+		s += n ? n : 1;
+	}
+	fputc('"', to);
 }
 
 static const char base64_std[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -420,6 +442,16 @@ uint64_t monotonic_ms(void)
 uint64_t boottime_ms(void)
 {
 	return clock_ms(CLOCK_BOOTTIME);
+}
+
+void local_time_text(int64_t seconds, char *dst, size_t dst_size)
+{
+	time_t when = (time_t)seconds;
+	struct tm tm;
+
+	/* No room, or a year that struct tm cannot hold. */
+	if (!localtime_r(&when, &tm) || !strftime(dst, dst_size, "%Y-%m-%d %H:%M:%S %z", &tm))
+		snprintf(dst, dst_size, "%" PRId64, seconds);
 }
 
 /* Not inlined: where the size asked for is known, a fortified bzero takes the rest of the block for overrun.

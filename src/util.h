@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
@@ -51,6 +52,19 @@ void printable(const char *src, char *dst, size_t dst_size);
  * it twice changes nothing. Controls, invalid bytes and marks that turn the direction of text become \xNN. */
 void printable_text(const char *src, char *dst, size_t dst_size);
 
+/* The length of the UTF-8 sequence at text, which has not ended, and its code point: RFC 3629, shortest form,
+ * no surrogates. 0: there is none. */
+size_t utf8_decode(const char *text, uint32_t *ret);
+
+/* C0, DEL and C1: what a terminal may obey. */
+static inline bool code_point_control(uint32_t c)
+{
+	return c < 0x20 || (c >= 0x7f && c < 0xa0);
+}
+
+/* s between quotes as JSON has it. Controls are \uNNNN, a byte that is not UTF-8 becomes U+FFFD. */
+void print_json_string(FILE *to, const char *s);
+
 /* Base64, standard (padded) and URL alphabet (padded or not). Encoders terminate dst, which must hold
  * base64_encoded_size(n). Decoders are strict: alphabet, padding, zero trailing bits; return the number
  * of bytes or -EINVAL, -ENOSPC (dst too small). Constant time is not needed: see secret.h for keys. */
@@ -72,6 +86,10 @@ bool namespace_is_partial(void);
 /* Milliseconds of CLOCK_MONOTONIC, and of CLOCK_BOOTTIME, which counts while the machine sleeps too. */
 uint64_t monotonic_ms(void);
 uint64_t boottime_ms(void);
+
+/* Seconds since 1970 as "2026-01-31 23:59:00 +0100", by the local clock; the number itself where
+ * that does not fit. */
+void local_time_text(int64_t seconds, char *dst, size_t dst_size);
 
 /* free(3) for plaintext: nothing of it stays behind in the heap. */
 void free_wiped(void *p);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What may block, in a child for each: reading the configuration, looking at paths, asking a keeper, mounting
- * and unmounting. The last two are `ckrfs mount` and `ckrfs umount` themselves. All end with the plugin
- * (PR_SET_PDEATHSIG), and a mount that was not reported to anybody undoes itself (keeper.c).
+ * and unmounting. The last two are `ckrfs mount` and `ckrfs umount` themselves, as everybody runs them:
+ * nothing of what this executable links gets into a keeper. All end with the plugin (PR_SET_PDEATHSIG), and a
+ * mount that was not reported to anybody undoes itself (keeper.c).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +19,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "companion.h"
 #include "control_client.h"
 #include "mountinfo.h"
 #include "util.h"
@@ -33,9 +35,9 @@ struct task {
 	char target[PLUGIN_TARGET_SIZE];
 };
 
-/* ---- ckrfs itself ---- */
+/* ---- ckrfs ---- */
 
-static _Noreturn void exec_self(char *const *argv, int said_fd)
+static _Noreturn void exec_ckrfs(char *const *argv, int said_fd)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	sigset_t none;
@@ -47,7 +49,7 @@ static _Noreturn void exec_self(char *const *argv, int said_fd)
 	unsetenv("LISTEN_PID");
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && null >= 0 && dup2(null, STDIN_FILENO) >= 0 &&
 	    dup2(said_fd, STDOUT_FILENO) >= 0 && dup2(said_fd, STDERR_FILENO) >= 0)
-		execv("/proc/self/exe", argv);
+		_exit(companion_run_ckrfs(argv));
 	_exit(EXIT_STATUS_FAILED);
 }
 
@@ -76,7 +78,7 @@ static void read_said(int fd, int pid_fd, char said[SAID_MAX])
 }
 
 /* Runs ckrfs with these arguments: its exit status, or negative errno; and what it said. */
-static int run_self(char *const *argv, char said[SAID_MAX])
+static int run_ckrfs(char *const *argv, char said[SAID_MAX])
 {
 	autofd int pid_fd = -1, said_fd = -1;
 	int fds[2], status;
@@ -88,7 +90,7 @@ static int run_self(char *const *argv, char said[SAID_MAX])
 	fcntl(said_fd, F_SETFL, O_NONBLOCK);
 	pid = fork();
 	if (pid == 0)
-		exec_self(argv, fds[1]);
+		exec_ckrfs(argv, fds[1]);
 	close(fds[1]);
 	if (pid < 0)
 		return -errno;
@@ -219,7 +221,7 @@ static int unmount(const struct task *t, bool lazy, struct error *err)
 	int status;
 
 	memcpy(target, t->target, sizeof(target));
-	status = run_self(lazy ? with : without, said);
+	status = run_ckrfs(lazy ? with : without, said);
 	if (status == EXIT_STATUS_DONE || status == EXIT_STATUS_NO_VOLUME)
 		return 0;
 	return said_error(status, said, "cannot unmount the volume", err);
@@ -304,7 +306,7 @@ static int mount(const struct task *t, struct error *err)
 		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot make %s", t->target);
 	status = mount_arguments(t, &a);
 	if (status == 0)
-		status = run_self(a.list, said);
+		status = run_ckrfs(a.list, said);
 	for (size_t i = 0; i < a.n; i++)
 		free(a.list[i]);
 	if (status == EXIT_STATUS_DONE)

@@ -41,13 +41,14 @@ class Plugin:
         self.counts = ck.runtime / "plugin"
         self.options = options
         self.form = docker_request
+        self.program = BINARY
         self.process = None
         self.namespace = None  # containers.Namespace that it runs in
 
     # -- the process
 
     def argv(self):
-        return [str(BINARY), "volume-plugin", "--config", str(self.ck.conf), "--socket", str(self.socket),
+        return [str(self.program), "volume-plugin", "--config", str(self.ck.conf), "--socket", str(self.socket),
                 "--state", str(self.state), *self.options]
 
     def start(self, **kw):

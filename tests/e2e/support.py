@@ -17,6 +17,7 @@ import pytest
 REPO = Path(__file__).resolve().parent.parent.parent
 BUILD = Path(os.environ.get("CKRFS_BUILD_DIR", REPO / "build")).resolve()
 BINARY = BUILD / "ckrfs"
+COMPANION = BUILD / "ckrfs-net"
 TOOLS = Path(os.environ.get("CKRFS_TOOLS_DIR", BUILD / "tests" / "tools"))
 UID = 1000  # the unprivileged user of the tests; needs no entry in /etc/passwd
 
@@ -309,7 +310,7 @@ class Ckrfs:
             if not entry.name.isdigit():
                 continue
             with contextlib.suppress(OSError):
-                if os.readlink(entry / "exe") == str(BINARY) and alive(int(entry.name)) and \
+                if os.readlink(entry / "exe") in (str(BINARY), str(COMPANION)) and alive(int(entry.name)) and \
                         mark in (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes():
                     found.add(int(entry.name))
         return found

@@ -116,6 +116,12 @@ def test_what_is_told(ck, kdc):
     assert lines["ticket"].split(", ")[1:] == ["key version 2", f"{told['size']} bytes"]
 
 
+def test_principal_beyond_ascii(ck, kdc):
+    """Names come out as they went in, not byte by byte."""
+    keytab = kdc.add("zoë", keytab="zoe")
+    assert ticket(ck, kdc, from_keytab(kdc, keytab, f"zoë@{REALM}"))["client"] == f"zoë@{REALM}"
+
+
 def test_afs_without_an_instance(ck, kdc):
     """afs@REALM serves where the KDC does not know afs/CELL@REALM; where it knows neither, both are named."""
     kdc.admin(f"delprinc -force afs/{CELL}")

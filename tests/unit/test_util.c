@@ -170,6 +170,83 @@ static void test_printable_cut(void **state)
 	assert_string_equal(out, "");
 }
 
+static void test_utf8(void **state)
+{
+	static const struct {
+		const char *in;
+		size_t length;
+		uint32_t c;
+	} cases[] = {
+		{"a", 1, 'a'},
+		{"\x7f", 1, 0x7f},
+		{"\xc3\xbc.", 2, 0xfc},
+		{"\xe2\x82\xac", 3, 0x20ac},
+		{"\xf4\x8f\xbf\xbf", 4, 0x10ffff},
+		/* a byte that goes on, overlong slash in 2 to 4 bytes, surrogate, beyond Unicode, cut, no
+		   such byte */
+		{"\x80", 0, 0},
+		{"\xc0\xaf", 0, 0},
+		{"\xe0\x80\xaf", 0, 0},
+		{"\xf0\x80\x80\xaf", 0, 0},
+		{"\xed\xa0\x80", 0, 0},
+		{"\xf4\x90\x80\x80", 0, 0},
+		{"\xe2\x82", 0, 0},
+		{"\xff", 0, 0},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		uint32_t c = 0;
+
+		assert_int_equal(utf8_decode(cases[i].in, &c), cases[i].length);
+		assert_int_equal(c, cases[i].c);
+	}
+}
+
+static void test_json_string(void **state)
+{
+	static const struct {
+		const char *in, *out;
+	} cases[] = {
+		{"", "\"\""},
+		{"web/a b@EXAMPLE.ORG", "\"web/a b@EXAMPLE.ORG\""},
+		{"say \"\\\"", "\"say \\\"\\\\\\\"\""},
+		{"a\nb\t\x1b[2J\x7f", "\"a\\u000ab\\u0009\\u001b[2J\\u007f\""},
+		{"zo\xc3\xab \xe2\x82\xac \xf0\x9f\x94\x91", "\"zo\xc3\xab \xe2\x82\xac \xf0\x9f\x94\x91\""},
+		/* C1 control, a lone byte, overlong slash, a surrogate, a letter that is cut */
+		{"\xc2\x9b", "\"\\u009b\""},
+		{"a\xff\x62", "\"a\\ufffdb\""},
+		{"\xc0\xaf", "\"\\ufffd\\ufffd\""},
+		{"\xed\xa0\x80", "\"\\ufffd\\ufffd\\ufffd\""},
+		{"zo\xc3", "\"zo\\ufffd\""},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		char out[64] = "";
+		FILE *to = fmemopen(out, sizeof(out), "w");
+
+		assert_non_null(to);
+		print_json_string(to, cases[i].in);
+		assert_int_equal(fclose(to), 0);
+		assert_string_equal(out, cases[i].out);
+	}
+}
+
+static void test_local_time(void **state)
+{
+	char out[64];
+
+	setenv("TZ", "EST5", 1);
+	tzset();
+	local_time_text(1000000000, out, sizeof(out));
+	assert_string_equal(out, "2001-09-08 20:46:40 -0500");
+	local_time_text(INT64_MAX, out, sizeof(out));
+	assert_string_equal(out, "9223372036854775807");
+	local_time_text(1000000000, out, 11);
+	assert_string_equal(out, "1000000000");
+	unsetenv("TZ");
+	tzset();
+}
+
 /* RFC 4648, section 10, and the two characters in which the alphabets differ. */
 static void test_base64(void **state)
 {
@@ -298,6 +375,8 @@ int main(void)
 		cmocka_unit_test(test_base64),     cmocka_unit_test(test_base64_strict),
 		cmocka_unit_test(test_hex),        cmocka_unit_test(test_transfer),
 		cmocka_unit_test(test_positioned), cmocka_unit_test(test_clock),
+		cmocka_unit_test(test_utf8),       cmocka_unit_test(test_json_string),
+		cmocka_unit_test(test_local_time),
 	};
 
 	return cmocka_run_group_tests_name("util", tests, NULL, NULL);
