@@ -4,13 +4,14 @@
 import contextlib
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
 
 NAME, REALM, IP, HOST = "example.test", "EXAMPLE.TEST", "10.99.0.1", "afs1.example.test"
 KEYTABS = pathlib.Path("/run/cell")
-USERS = {"alice": 1001, "bob": 1002}
+USERS = {"alice": 1001, "bob": 1002, "carol": 1003}
 TOKEN = pathlib.Path(__file__).with_name("afs_token.py")
 
 KRB5_CONF = f"""[libdefaults]
@@ -91,6 +92,9 @@ class Cell:
     def start_kdc(self):
         self.kdc = subprocess.Popen(["krb5kdc", "-n"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
+    def tickets_live(self, user, seconds):
+        run("kadmin.local", input=f"modprinc -maxlife \"{seconds} seconds\" {user}\n")
+
     def stop_kdc(self):
         self.kdc.kill()
         self.kdc.wait()
@@ -134,8 +138,8 @@ class Cell:
         self.fileserver = self.start("fileserver", "-p", "8")
 
     def stop_fileserver(self):
-        self.fileserver.terminate()
-        self.fileserver.wait()
+        self.fileserver.send_signal(signal.SIGQUIT)  # as bosserver ends it
+        self.fileserver.wait(60)
 
     def volume(self, name, user, quota="0"):
         """A volume that only user and the administrators may read or write."""
@@ -162,8 +166,12 @@ class Cell:
         return run("keyctl", "session", "-", "bash", "-c", script, "_", *map(str, command), check=check,
                    env=dict(os.environ, KRB5CCNAME=f"FILE:/run/cell/cc.{user}"))
 
+    @staticmethod
+    def keytab(user):
+        return f"krb5:keytab={KEYTABS}/{user}.kt,principal={user}"
+
     def source(self, user, life):
-        """A key source of ckrfs that gives a token of the user."""
+        """A program as the key source, which makes a token of the user that lives so long."""
         return f"exec:{sys.executable} {TOKEN} {NAME} {KEYTABS}/{user}.kt {user} {life}?fmt=raw"
 
     def stop(self):

@@ -13,10 +13,10 @@ import time
 
 import pytest
 
-from afs_cell import IP, KEYTABS, NAME, Cell, run, wait_for
+from afs_cell import IP, NAME, Cell, run, wait_for
 
 BINARY = os.path.join(os.environ["CKRFS_BUILD_DIR"], "ckrfs")
-LIFE = int(os.environ.get("AFS_LIFE", "16"))
+LIFE = int(os.environ.get("AFS_LIFE", "30"))
 LIFETIMES = int(os.environ.get("AFS_LIFETIMES", "10"))
 
 # Records of 512 bytes with their digest, each fsynced before its number is told.
@@ -77,14 +77,14 @@ class Writer:
 
 
 class Mount:
-    def __init__(self, cell, name, user, volume=None, life="10m", extra=()):
+    def __init__(self, cell, name, user, volume=None, key=None, extra=()):
         self.name, self.target = name, pathlib.Path("/run/ck") / name
         self.target.mkdir(parents=True, exist_ok=True)
         self.conf = pathlib.Path(f"/run/ck/{name}.conf")
-        key = "lower-key" if any(line.startswith("format = gocryptfs") for line in extra) else "key"
+        option = "lower-key" if any(line.startswith("format = gocryptfs") for line in extra) else "key"
         self.conf.write_text("\n".join([
             f"[volume {name}]", f"source = %{NAME}:{volume or name}", f"target = {self.target}", "lower = afs", f"afs-servers = {IP}",
-            f"log = /run/ck/{name}.log", f"{key} = {cell.source(user, life)}", *extra, ""]))
+            f"log = /run/ck/{name}.log", f"{option} = {key or cell.source(user, '10m')}", *extra, ""]))
 
     def ckrfs(self, *args, check=True):
         config = ["--config", self.conf] if args[0] == "mount" else []
@@ -110,6 +110,7 @@ class Mount:
 @pytest.fixture(scope="module")
 def cell():
     c = Cell()
+    c.tickets_live("carol", LIFE)
     c.volume("one", "alice")
     c.volume("two", "bob")
     yield c
@@ -125,8 +126,8 @@ def one(cell):
 @pytest.fixture(scope="module")
 def long_writer(cell):
     """Begun first, looked at last."""
-    cell.volume("long", "alice")
-    with Mount(cell, "long", "alice", life=f"{LIFE}s") as m:
+    cell.volume("long", "carol")
+    with Mount(cell, "long", "carol", key=cell.keytab("carol")) as m:
         began = time.monotonic()
         writer = Writer(m)
         yield m, writer, began
@@ -191,8 +192,7 @@ def test_container(cell, one):
 
 
 def test_other_principal(cell, one):
-    two = Mount(cell, "two", "bob")
-    two.conf.write_text(two.conf.read_text().replace(cell.source("bob", "10m"), f"krb5:keytab={KEYTABS}/bob.kt,principal=bob"))
+    two = Mount(cell, "two", "bob", key=cell.keytab("bob"))
     with two:
         stranger("bash", "-ec", f"echo bob > {two.target}/f")
         with cell.mounted("two") as place:
@@ -292,7 +292,7 @@ def test_gocryptfs_in_afs(cell, one):
     key.chmod(0o600)
     run(BINARY, "init", made, "--key", f"file:{key}?fmt=raw")
     run("cp", "-r", made, one.target)
-    with Mount(cell, "enc", "alice", volume="one", life=f"{LIFE}s",
+    with Mount(cell, "enc", "alice", volume="one", key=cell.source("alice", f"{LIFE}s"),
                extra=["format = gocryptfs", "subtree = /cipher", f"key = file:{key}?fmt=raw"]) as m:
         stranger("bash", "-ec", f"echo secret > {m.target}/f; mkdir {m.target}/d; echo more > {m.target}/d/f")
         m.ckrfs("refresh", "enc")
@@ -344,8 +344,8 @@ def test_kdc_stopped_for_a_while(cell, long_writer):
 
 def test_kdc_stopped_for_good(cell):
     """It is locked in time, all that was acknowledged is there, and the same open file goes on after the unlock."""
-    cell.volume("last", "alice")
-    with Mount(cell, "last", "alice", life=f"{LIFE}s") as m:
+    cell.volume("last", "carol")
+    with Mount(cell, "last", "carol", key=cell.keytab("carol")) as m:
         writer = Writer(m, "goes on after errors")
         writer.goes_on()
         cell.stop_kdc()
@@ -356,7 +356,7 @@ def test_kdc_stopped_for_good(cell):
         cell.start_kdc()
         with cell.mounted("last") as place:
             copy = "/run/cell/last.copy"
-            cell.as_user("alice", "cp", place / "records", copy)
+            cell.as_user("carol", "cp", place / "records", copy)
             assert records(copy)[:len(told)] == told
         m.ckrfs("unlock", "last", check=False)
         wait_for(lambda: m.status()["state"] == "unlocked", 2 * LIFE)
