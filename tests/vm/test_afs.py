@@ -366,9 +366,28 @@ def test_kdc_stopped_for_good(cell):
 
 
 def test_fileserver_restarted(cell, one):
-    (one.target / "kept").write_text("kept")
+    """What needs the server fails while there is none, as with AFS itself; then all goes on, files that were open too."""
+    fd = os.open(one.target / "kept", os.O_RDWR | os.O_CREAT)
+    os.pwrite(fd, b"kept", 0)
+    os.fsync(fd)
     cell.stop_fileserver()
+    with pytest.raises(OSError):
+        (one.target / "meanwhile").touch()
     cell.start_fileserver()
-    wait_for(lambda: run("cat", one.target / "kept", check=False).stdout == "kept", 90, 1)
-    (one.target / "new").write_text("new")
-    assert (one.target / "new").read_text() == "new" and one.status()["state"] == "unlocked"
+    wait_for(lambda: run("touch", one.target / "new", check=False).returncode == 0, 90, 1)
+    os.pwrite(fd, b"more", 4)
+    os.fsync(fd)
+    assert os.pread(fd, 8, 0) == b"keptmore" and one.status()["state"] == "unlocked"
+    os.close(fd)
+    with cell.mounted("one") as place:
+        assert cell.as_user("alice", "cat", place / "kept").stdout == "keptmore"
+
+
+def test_volume_taken_offline_and_back(cell, one):
+    (one.target / "there").write_text("there")
+    run("vos", "offline", IP, "a", "one", "-localauth")
+    with pytest.raises(OSError):
+        (one.target / "meanwhile").touch()
+    run("vos", "online", IP, "a", "one", "-localauth")
+    wait_for(lambda: run("touch", one.target / "new2", check=False).returncode == 0, 90, 1)
+    assert (one.target / "there").read_text() == "there" and one.status()["state"] == "unlocked"
