@@ -100,14 +100,6 @@ static int lock_named(const char *what, const struct lock_args *a)
 
 /* ---- several ---- */
 
-/* The status of all: that of the failures if they are the same and nothing succeeded, else 3. */
-static int join_status(int so_far, int status, size_t done)
-{
-	if (done == 0)
-		return status;
-	return so_far == status ? status : EXIT_STATUS_PARTLY;
-}
-
 static int lock_all(const struct lock_args *a)
 {
 	struct control_mount m = CONTROL_MOUNT_NONE;
@@ -125,7 +117,7 @@ static int lock_all(const struct lock_args *a)
 			snprintf(m.name, sizeof(m.name), "%s", names[i]);
 			/* Those of others are not for us; the dead have no key. */
 			if (runtime_look(&m.runtime, m.name, &m.alive, &m.record) == 0 && m.alive)
-				status = join_status(status, lock_found(&m, a), n++);
+				status = command_join_status(status, lock_found(&m, a), n++);
 		}
 		runtime_names_free(names);
 	}
@@ -138,7 +130,7 @@ static int lock_list(char *const *list, const struct lock_args *a)
 	int status = EXIT_STATUS_DONE;
 
 	for (size_t i = 0; list[i]; i++)
-		status = join_status(status, lock_named(list[i], a), i);
+		status = command_join_status(status, lock_named(list[i], a), i);
 	return status;
 }
 

@@ -99,6 +99,7 @@ static void show_one(const struct message_status *s)
 	show_text("format:", s->format);
 	show_text("read-only:", s->read_only ? "yes" : "no");
 	show_text("shared:", s->shared ? "yes" : "no");
+	show_text("ephemeral:", s->ephemeral ? "yes" : "no");
 	show_text("key:", s->key_identifier);
 	show_text("key source:", s->key_source);
 	show_text("key memory:", s->secret_memory);

@@ -10,6 +10,8 @@
 #include "command.h"
 #include "config.h"
 #include "control_client.h"
+#include "crypto.h"
+#include "ephemeral.h"
 #include "fusemount.h"
 #include "holders.h"
 #include "lower.h"
@@ -70,7 +72,8 @@ static void wait_for_end(const struct control_mount *m, int watch_fd, bool lazy)
 		return;
 	}
 	/* It ends after stop-timeout, also when a container still has the mount. */
-	progress_begin(&progress, "waiting for files that are open elsewhere");
+	progress_begin(&progress, m->record.ephemeral ? "waiting for its files to be removed"
+						      : "waiting for files that are open elsewhere");
 	while (runtime_wait_gone(&m->runtime, m->name, watch_fd, TICK_MS) < 0)
 		progress_tick(&progress);
 	progress_end(&progress);
@@ -120,6 +123,25 @@ static int clean_lower(const struct control_mount *m, struct error *err)
 	return -EBUSY;
 }
 
+/* So are the files of an ephemeral volume. */
+static int clean_ephemeral(const struct control_mount *m, struct error *err)
+{
+	const struct tree_remove silently = {.removed = NULL};
+	struct ephemeral place;
+	int r;
+
+	/* A source that is gone has nothing left. */
+	if (!m->record.ephemeral || crypto_init() < 0 || ephemeral_open(m->record.source, &place, NULL) < 0)
+		return 0;
+	r = ephemeral_sweep(&place, &silently);
+	ephemeral_close(&place);
+	return r < 0 ? error_errno(err, r, EXIT_STATUS_PARTLY,
+				   "\"%s\" is unmounted and its key is gone, but not all of its files can be "
+				   "removed from %s",
+				   m->name, m->record.source)
+		     : 0;
+}
+
 static int umount_one(struct control_mount *m, bool lazy, struct error *err)
 {
 	int r;
@@ -129,6 +151,8 @@ static int umount_one(struct control_mount *m, bool lazy, struct error *err)
 		return r < 0 ? umount_failed(m, r, err) : 0;
 	}
 	r = m->alive ? umount_alive(m, lazy, err) : umount_dead(m, err);
+	if (r == 0 && !m->alive)
+		r = clean_ephemeral(m, err);
 	return r == 0 ? clean_lower(m, err) : r;
 }
 
@@ -159,20 +183,12 @@ static int umount_named(const char *what, bool lazy)
 
 /* ---- several ---- */
 
-/* The status of all: that of the failures if they are the same and nothing succeeded, else 3. */
-static int join_status(int so_far, int status, size_t done)
-{
-	if (done == 0)
-		return status;
-	return so_far == status ? status : EXIT_STATUS_PARTLY;
-}
-
 static int umount_list(char *const *list, bool lazy)
 {
 	int status = EXIT_STATUS_DONE;
 
 	for (size_t i = 0; list[i]; i++)
-		status = join_status(status, umount_named(list[i], lazy), i);
+		status = command_join_status(status, umount_named(list[i], lazy), i);
 	return status;
 }
 
@@ -193,7 +209,7 @@ static int umount_all(bool lazy)
 			bool alive;
 
 			if (runtime_look(&runtime, names[i], &alive, NULL) == 0)
-				status = join_status(status, umount_named(names[i], lazy), n++);
+				status = command_join_status(status, umount_named(names[i], lazy), n++);
 		}
 		runtime_names_free(names);
 	}

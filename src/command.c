@@ -199,6 +199,13 @@ int command_fail(const struct error *err)
 	return err->status ? (int)err->status : EXIT_STATUS_FAILED;
 }
 
+int command_join_status(int so_far, int status, size_t done)
+{
+	if (done == 0)
+		return status;
+	return so_far == status ? status : EXIT_STATUS_PARTLY;
+}
+
 int command_usage(const struct command *cmd, const char *fmt, ...)
 {
 	struct error err = ERROR_NONE;

@@ -63,6 +63,10 @@ const struct command *command_find(const char *name);
 /* Prints err to stderr and returns its exit status. */
 int command_fail(const struct error *err);
 
+/* Of a command for several mounts, behind each: that of the failures if they are the same and nothing
+ * succeeded, else 3. done: mounts before this one. */
+int command_join_status(int so_far, int status, size_t done);
+
 /* Usage errors: "ckrfs: MESSAGE" and "try: ckrfs CMD --help"; returns EXIT_STATUS_USAGE. */
 int command_usage(const struct command *cmd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

@@ -42,6 +42,7 @@ struct config {
 	uint64_t key_lifetime_ms; /* 0: as long as the source says */
 	int on_expire;            /* enum config_expire */
 	uint64_t scrypt_memory;   /* bytes that opening a volume may take */
+	bool ephemeral;           /* a new volume with each mount, whose key is in the mount alone */
 	bool shared;              /* another mount of the same volume is allowed */
 	bool read_only;
 	bool allow_other;     /* default: yes as root, no otherwise */

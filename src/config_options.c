@@ -244,6 +244,31 @@ static int finish_others(const struct config *cfg, struct error *err)
 	return 0;
 }
 
+/* A volume that no other mount can open again. */
+static int finish_ephemeral(const struct config *cfg, struct error *err)
+{
+	const char *why = NULL;
+
+	if (!cfg->ephemeral)
+		return 0;
+	if (cfg->lower == CONFIG_LOWER_AFS)
+		why = "it takes a directory of this machine, not lower = afs";
+	else if (cfg->lower != CONFIG_LOWER_DIRECTORY)
+		why = "lower = fscrypt has keys of its own";
+	else if (cfg->format == CONFIG_FORMAT_PLAIN)
+		why = "the format \"plain\" has no key that could be gone";
+	else if (cfg->n_keys || cfg->lower_key)
+		why = "its key is made when it is mounted, and no source (key, lower-key) can give it";
+	else if (cfg->shared)
+		why = "no other mount can share it (shared = yes)";
+	else if (cfg->read_only)
+		why = "it is empty at first, and read-only it would stay empty";
+	else if (cfg->hide_lower || cfg->subtree)
+		why = "it takes a directory, and there is nothing worth hiding (hide-lower, subtree)";
+	return why ? error_set(err, -EINVAL, EXIT_STATUS_CONFIG, "ephemeral = yes cannot be done: %s", why)
+		   : 0;
+}
+
 int config_volume_finish(struct config *cfg, struct error *err)
 {
 	int r;
@@ -253,7 +278,9 @@ int config_volume_finish(struct config *cfg, struct error *err)
 	/* What fscrypt keeps is encrypted already, and AFS is for sharing. */
 	if (cfg->lower != CONFIG_LOWER_DIRECTORY && strcmp(config_origin(cfg, "format"), "default") == 0)
 		cfg->format = CONFIG_FORMAT_PLAIN;
-	r = finish_keys(cfg, err);
+	r = finish_ephemeral(cfg, err);
+	if (r == 0)
+		r = finish_keys(cfg, err);
 	if (r == 0)
 		r = cfg->lower == CONFIG_LOWER_AFS ? finish_afs(cfg, err) : finish_others(cfg, err);
 	if (r == 0 && cfg->present_owner && (cfg->uid_map || cfg->gid_map))

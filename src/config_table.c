@@ -129,6 +129,8 @@ const struct config_option config_options[] = {
 	{.name = "format", .type = CONFIG_WORD, .offset = MEMBER(format), .fallback = "gocryptfs",
 	 .words = format_words, .argument = "FORMAT", .help = "how names and contents are stored",
 	 .defaults_ok = true},
+	{.name = "ephemeral", .type = CONFIG_BOOL, .offset = MEMBER(ephemeral), .fallback = "no",
+	 .argument = "BOOL", .help = "a new volume with each mount, whose key ends with it"},
 	{.name = "key", .type = CONFIG_KEY, .offset = MEMBER(keys), .argument = "SCHEME:BODY",
 	 .help = "where the key comes from; several are tried in order"},
 	{.name = "keyring", .type = CONFIG_STRING, .offset = MEMBER(keyring), .fallback = "none",

@@ -33,7 +33,7 @@ static void source_directory(struct diagnosis *d, const struct config *cfg)
 		return;
 	}
 	snprintf(conf, sizeof(conf), "%s/gocryptfs.conf", cfg->source);
-	if (S_ISDIR(st.st_mode) && cfg->format == CONFIG_FORMAT_GOCRYPTFS &&
+	if (S_ISDIR(st.st_mode) && cfg->format == CONFIG_FORMAT_GOCRYPTFS && !cfg->ephemeral &&
 	    cfg->lower == CONFIG_LOWER_DIRECTORY && access(conf, F_OK) < 0 && errno == ENOENT) {
 		if (cfg->n_keys)
 			snprintf(mend, sizeof(mend), "ckrfs init %s --key '%s'", cfg->source, cfg->keys[0]);

@@ -22,17 +22,43 @@ static const struct format_ops *const formats[] = {
 	[CONFIG_FORMAT_PLAIN] = &format_plain_ops,
 };
 
-int format_open(const struct format_params *params, struct format **ret, struct error *err)
+static struct format *format_new(int kind)
 {
 	struct format *f = calloc(1, sizeof(*f));
+
+	assert((size_t)kind < ARRAY_SIZE(formats));
+	if (f)
+		f->ops = formats[kind];
+	return f;
+}
+
+int format_open(const struct format_params *params, struct format **ret, struct error *err)
+{
+	struct format *f = format_new(params->kind);
 	int r = 0;
 
-	assert((size_t)params->kind < ARRAY_SIZE(formats));
 	if (!f)
 		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "cannot open the volume");
-	f->ops = formats[params->kind];
 	if (f->ops->open)
 		r = f->ops->open(params, &f->state, err);
+	if (r < 0) {
+		free(f);
+		return r;
+	}
+	*ret = f;
+	return 0;
+}
+
+int format_make(const struct format_params *params, struct format **ret, struct error *err)
+{
+	struct format *f = format_new(params->kind);
+	int r;
+
+	if (!f)
+		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "cannot make a volume");
+	r = f->ops->make ? f->ops->make(params, &f->state, err)
+			 : error_set(err, -EOPNOTSUPP, EXIT_STATUS_UNSUPPORTED,
+				     "the format \"%s\" has no keys", f->ops->name);
 	if (r < 0) {
 		free(f);
 		return r;

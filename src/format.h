@@ -41,6 +41,12 @@ typedef void format_damage_fn(void *ctx, const char *what, const char *where);
 /* Reads and checks the volume's own configuration. 1 damaged or not a volume, 15 a kind of volume that is not
  * supported. */
 int format_open(const struct format_params *params, struct format **ret, struct error *err);
+/*
+ * Makes a new volume in the empty root directory, of the kind that format_init() makes by default, with a
+ * random key that nobody else has: nothing of it is written, and no other process ever opens the volume. It
+ * is as behind format_unlock() then. 15 for a format without keys.
+ */
+int format_make(const struct format_params *params, struct format **ret, struct error *err);
 const char *format_name(const struct format *f);
 bool format_needs_key(const struct format *f);
 /* May caches trust that only this mount changes the files (writeback cache)? Not so where the lower is used

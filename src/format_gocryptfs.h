@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files of the format `gocryptfs` share: format_gocryptfs.c (life), _dir.c (names and directories),
- * _file.c (contents), _xattr.c. */
+/* What the files of the format `gocryptfs` share: format_gocryptfs.c (life), _make.c (new volumes), _dir.c
+ * (names and directories), _file.c (contents), _xattr.c. */
 #ifndef CKRFS_FORMAT_GOCRYPTFS_H
 #define CKRFS_FORMAT_GOCRYPTFS_H
 
@@ -27,6 +27,13 @@ struct gocryptfs {
 	pthread_mutex_t repair_lock;
 	struct gocryptfs_redo redo;
 };
+
+/* One without configuration and key; NULL without memory. */
+struct gocryptfs *gocryptfs_new(const struct format_params *params);
+void gocryptfs_free(void *state);
+
+int gocryptfs_init(const struct format_init_params *params, struct error *err);
+int gocryptfs_make(const struct format_params *params, void **ret_state, struct error *err);
 
 static inline struct gocryptfs *gocryptfs_of(const struct format *f)
 {

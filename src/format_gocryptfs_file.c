@@ -3,7 +3,7 @@
  * The format `gocryptfs`: contents of files. A block is rewritten as a whole, with a new IV; what must not
  * happen is that old data is lost because the disk filled up in the middle of it. So blocks that exist
  * already are only written where their space is certain (write_run()), and what was appended in vain is cut
- * off again.
+ * off again. format_gocryptfs_space.c has holes.
  */
 #include <assert.h>
 #include <errno.h>
@@ -12,28 +12,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "format_gocryptfs.h"
+#include "format_gocryptfs_access.h"
 #include "store.h"
 #include "util.h"
-
-/* One change or question of a file, its lock held. */
-struct access {
-	struct format *f;
-	struct gocryptfs *g;
-	struct format_file *file;
-	struct format_io *io;
-	size_t overhead;
-	uint64_t disk_size, size; /* ciphertext, plaintext bytes */
-	uint64_t ino;
-	bool sparse;     /* the lower may have holes in it */
-	bool keeps_old;  /* what is overwritten has to be put back when the disk is full */
-	bool new_header; /* io->disk begins with a header that is not on disk yet */
-};
-
-static size_t disk_block(const struct access *a)
-{
-	return GCFS_BLOCK + a->overhead;
-}
 
 static void report_block(const struct access *a, uint64_t block)
 {
@@ -56,8 +37,7 @@ static int take_header(struct access *a, const uint8_t *header)
 	return 0;
 }
 
-/* Sizes and ID of the file; needs the lock for writing unless the ID is known. */
-static int access_begin(struct access *a, struct format *f, struct format_file *file, struct format_io *io)
+int gocryptfs_access_begin(struct access *a, struct format *f, struct format_file *file, struct format_io *io)
 {
 	uint8_t header[GCFS_HEADER];
 	struct stat st;
@@ -111,7 +91,7 @@ static ssize_t read_with_header(struct access *a, size_t size)
 
 static ssize_t read_blocks(struct access *a, uint64_t first, uint64_t count)
 {
-	size_t size = count * disk_block(a);
+	size_t size = count * gocryptfs_disk_block(a);
 	uint8_t header[GCFS_HEADER + 1];
 	ssize_t n;
 	int r;
@@ -130,8 +110,7 @@ static ssize_t read_blocks(struct access *a, uint64_t first, uint64_t count)
 	return n <= 0 ? n : decrypt(a, first, a->io->disk, (size_t)n);
 }
 
-/* Shared among readers once the ID is known, which the first one has to find out alone. */
-static void lock_for_read(struct format_file *file)
+void gocryptfs_lock_for_read(struct format_file *file)
 {
 	pthread_rwlock_rdlock(&file->lock);
 	if (file->id_known)
@@ -151,7 +130,7 @@ ssize_t gocryptfs_read(struct format *f, struct format_file *file, struct format
 	if (!size)
 		return 0;
 	a.overhead = gcfs_overhead(a.g->content);
-	lock_for_read(file);
+	gocryptfs_lock_for_read(file);
 	n = read_blocks(&a, first, (offset + size - 1) / GCFS_BLOCK - first + 1);
 	pthread_rwlock_unlock(&file->lock);
 	if (n < 0)
@@ -176,7 +155,8 @@ static int read_block(struct access *a, uint64_t block, uint8_t plain[GCFS_BLOCK
 	uint8_t disk[GCFS_BLOCK + GCFS_OVERHEAD_MAX];
 	size_t size, want = block_length(a, block);
 	uint64_t bad;
-	ssize_t n = store_pread(a->file->fd, disk, disk_block(a), gcfs_block_offset(block, a->overhead));
+	ssize_t n = store_pread(a->file->fd, disk, gocryptfs_disk_block(a),
+				gcfs_block_offset(block, a->overhead));
 	int r;
 
 	if (n < 0)
@@ -296,7 +276,7 @@ static void restore(struct access *a, const uint8_t *old, size_t size, uint64_t 
  * the old one again. Bytes of new blocks, or why there are none. */
 static ssize_t put_back(struct access *a, uint64_t start, size_t written, size_t kept, int why)
 {
-	size_t whole = written / disk_block(a) * disk_block(a), torn = written - whole;
+	size_t whole = written / gocryptfs_disk_block(a) * gocryptfs_disk_block(a), torn = written - whole;
 	uint64_t end = max_u64(a->disk_size, start + whole);
 
 	if (torn && kept > whole)
@@ -310,7 +290,7 @@ static ssize_t put_back(struct access *a, uint64_t start, size_t written, size_t
  * stay. */
 static size_t cut_off(struct access *a, uint64_t start, size_t written)
 {
-	size_t blocks = written / disk_block(a) * disk_block(a);
+	size_t blocks = written / gocryptfs_disk_block(a) * gocryptfs_disk_block(a);
 	uint64_t end = blocks ? start + blocks : a->disk_size;
 
 	/* If this fails too, the block that was cut is damaged at the end of the file; what was there before
@@ -333,7 +313,7 @@ static void redo_begin(struct access *a, uint64_t first, size_t size, bool shrin
 	};
 
 	if (first < blocks)
-		w.size = (size_t)min_u64(size, (blocks - first) * disk_block(a));
+		w.size = (size_t)min_u64(size, (blocks - first) * gocryptfs_disk_block(a));
 	gocryptfs_redo_begin(&a->g->redo, &w);
 }
 
@@ -441,7 +421,7 @@ static int run_fill(struct access *a, struct run *run, const uint8_t *buf, size_
 	return size ? run_add_merged(a, run, block, 0, buf, size) : 0;
 }
 
-static ssize_t write_at(struct access *a, const uint8_t *buf, size_t size, uint64_t offset)
+ssize_t gocryptfs_write_at(struct access *a, const uint8_t *buf, size_t size, uint64_t offset)
 {
 	struct run run = {a->io->disk + GCFS_HEADER};
 	uint64_t first = offset / GCFS_BLOCK, end;
@@ -456,7 +436,7 @@ static ssize_t write_at(struct access *a, const uint8_t *buf, size_t size, uint6
 	n = write_run(a, first, (size_t)want);
 	if (n < 0 || n == want)
 		return n < 0 ? n : (ssize_t)size;
-	end = (first + (size_t)n / disk_block(a)) * GCFS_BLOCK;
+	end = (first + (size_t)n / gocryptfs_disk_block(a)) * GCFS_BLOCK;
 	return end > offset ? (ssize_t)(end - offset) : -ENOSPC;
 }
 
@@ -470,7 +450,7 @@ static int pad_last(struct access *a, uint64_t offset)
 	if (a->size % GCFS_BLOCK == 0 || offset / GCFS_BLOCK <= (a->size - 1) / GCFS_BLOCK)
 		return 0;
 	last = (a->size - 1) / GCFS_BLOCK;
-	n = write_at(a, &zero, 1, last * GCFS_BLOCK + GCFS_BLOCK - 1);
+	n = gocryptfs_write_at(a, &zero, 1, last * GCFS_BLOCK + GCFS_BLOCK - 1);
 	if (n < 0)
 		return (int)n;
 	a->size = (last + 1) * GCFS_BLOCK;
@@ -486,13 +466,13 @@ ssize_t gocryptfs_write(struct format *f, struct format_file *file, struct forma
 	ssize_t n;
 
 	pthread_rwlock_wrlock(&file->lock);
-	n = access_begin(&a, f, file, io);
+	n = gocryptfs_access_begin(&a, f, file, io);
 	if (n == 0)
 		n = gcfs_cipher_size(a.g->content, offset + size, &end);
 	if (n == 0)
 		n = pad_last(&a, offset);
 	if (n == 0)
-		n = write_at(&a, buf, size, offset);
+		n = gocryptfs_write_at(&a, buf, size, offset);
 	pthread_rwlock_unlock(&file->lock);
 	return n;
 }
@@ -538,7 +518,7 @@ static int shrink(struct access *a, uint64_t size)
 	return r;
 }
 
-static int grow(struct access *a, uint64_t size)
+int gocryptfs_grow(struct access *a, uint64_t size)
 {
 	static const uint8_t zero;
 	uint64_t disk_size;
@@ -550,7 +530,7 @@ static int grow(struct access *a, uint64_t size)
 	if (r < 0)
 		return r;
 	if (size % GCFS_BLOCK) {
-		n = write_at(a, &zero, 1, size - 1);
+		n = gocryptfs_write_at(a, &zero, 1, size - 1);
 		return n < 0 ? (int)n : 0;
 	}
 	r = prepare_header(a);
@@ -576,7 +556,7 @@ static int set_size(struct access *a, uint64_t size)
 	}
 	if (size < old)
 		return shrink(a, size);
-	r = grow(a, size);
+	r = gocryptfs_grow(a, size);
 	/* What the lower refuses leaves the file as it was, without the padding. */
 	if (r < 0 && old && old < a->size)
 		shrink(a, old);
@@ -601,122 +581,9 @@ int gocryptfs_truncate(struct format *f, struct format_file *file, struct format
 
 	pthread_rwlock_wrlock(&file->lock);
 	/* A file whose header is damaged can still be emptied. */
-	r = access_begin(&a, f, file, io);
+	r = gocryptfs_access_begin(&a, f, file, io);
 	if (r == 0 || (r == -EIO && size == 0))
 		r = set_size(&a, size);
-	pthread_rwlock_unlock(&file->lock);
-	return r;
-}
-
-static int allocate(struct access *a, int mode, uint64_t offset, uint64_t length)
-{
-	uint64_t start, end;
-	int r = gcfs_cipher_size(a->g->content, offset + length, &end);
-
-	if (r < 0)
-		return r;
-	start = offset / GCFS_BLOCK ? gcfs_block_offset(offset / GCFS_BLOCK, a->overhead) : 0;
-	end = gcfs_block_offset((offset + length - 1) / GCFS_BLOCK + 1, a->overhead);
-	r = store_fallocate(a->file->fd, FALLOC_FL_KEEP_SIZE, start, end - start);
-	if (r == 0 && !(mode & FALLOC_FL_KEEP_SIZE) && offset + length > a->size)
-		r = grow(a, offset + length);
-	return r;
-}
-
-/* Zeros in a part of one block. */
-static int zero_part(struct access *a, uint64_t start, uint64_t end)
-{
-	static const uint8_t zeros[GCFS_BLOCK];
-	ssize_t n = start < end ? write_at(a, zeros, (size_t)(end - start), start) : 0;
-
-	return n < 0 ? (int)n : 0;
-}
-
-/* Whole blocks become holes of the lower, which the format reads as zeros; what is left at both ends is
- * written. */
-static int punch(struct access *a, uint64_t offset, uint64_t length)
-{
-	uint64_t end = min_u64(offset + length, a->size), first, last;
-	int r = 0;
-
-	if (offset >= a->size)
-		return 0;
-	first = (offset + GCFS_BLOCK - 1) / GCFS_BLOCK;
-	last = end / GCFS_BLOCK;
-	if (first > last)
-		return zero_part(a, offset, end);
-	if (first < last)
-		r = store_fallocate(a->file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				    gcfs_block_offset(first, a->overhead), (last - first) * disk_block(a));
-	a->sparse = true;
-	if (r == 0)
-		r = zero_part(a, offset, first * GCFS_BLOCK);
-	return r < 0 ? r : zero_part(a, last * GCFS_BLOCK, end);
-}
-
-static int change_space(struct access *a, int mode, uint64_t offset, uint64_t length)
-{
-	int r = 0;
-
-	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
-		r = punch(a, offset, length);
-	return r < 0 || mode & FALLOC_FL_PUNCH_HOLE ? r : allocate(a, mode, offset, length);
-}
-
-int gocryptfs_fallocate(struct format *f, struct format_file *file, struct format_io *io, int mode,
-			uint64_t offset, uint64_t length)
-{
-	struct access a;
-	int r;
-
-	if (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
-		return -EOPNOTSUPP;
-	pthread_rwlock_wrlock(&file->lock);
-	r = access_begin(&a, f, file, io);
-	if (r == 0)
-		r = change_space(&a, mode, offset, length);
-	pthread_rwlock_unlock(&file->lock);
-	return r;
-}
-
-/*
- * Blocks begin at odd places of the ciphertext, so that a hole of the lower ends or begins inside one: the
- * first block that lies wholly behind the lower's answer is the first one of the kind asked for.
- */
-static int seek_in(struct access *a, uint64_t offset, int whence, uint64_t *ret_offset)
-{
-	uint64_t at, start, block;
-	int r;
-
-	if (offset >= a->size)
-		return -ENXIO;
-	start = gcfs_block_offset(offset / GCFS_BLOCK, a->overhead);
-	r = store_seek(a->file->fd, start, whence, &at);
-	if (r < 0)
-		return r;
-	if (at <= start) {
-		*ret_offset = offset;
-		return 0;
-	}
-	block = (at - GCFS_HEADER + disk_block(a) - 1) / disk_block(a);
-	if (block * GCFS_BLOCK >= a->size && whence == SEEK_DATA)
-		return -ENXIO;
-	*ret_offset = min_u64(block * GCFS_BLOCK, a->size);
-	return 0;
-}
-
-int gocryptfs_seek(struct format *f, struct format_file *file, uint64_t offset, int whence,
-		   uint64_t *ret_offset)
-{
-	struct access a;
-	int r;
-
-	if (whence != SEEK_DATA && whence != SEEK_HOLE)
-		return -EINVAL;
-	lock_for_read(file);
-	r = access_begin(&a, f, file, NULL);
-	if (r == 0)
-		r = seek_in(&a, offset, whence, ret_offset);
 	pthread_rwlock_unlock(&file->lock);
 	return r;
 }

@@ -26,6 +26,7 @@ struct format_ops {
 	void (*free)(void *state);
 	int (*no_source)(const void *state, struct error *err);
 	int (*init)(const struct format_init_params *params, struct error *err);
+	int (*make)(const struct format_params *params, void **ret_state, struct error *err);
 	const char *(*key_identifier)(const void *state);
 
 	/* data path; NULL: the call on the lower as it is, names as they are */

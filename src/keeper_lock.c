@@ -482,8 +482,21 @@ static void lock_begin(struct keeper_lock *l, uint64_t timeout_ms, int refusal)
 		command(l, SERVER_LOCK_BEGIN, KEEPER_LOCK_BEGINNING);
 }
 
+/* Its key is in the mount's memory alone: without it the lock would be the end of the data, and with it no
+ * lock. */
+static int not_lockable(const struct mount *m, struct error *err)
+{
+	error_set(err, -EOPNOTSUPP, EXIT_STATUS_UNSUPPORTED,
+		  "cannot lock \"%s\": it is ephemeral, and its data would be lost with its key",
+		  m->config->name);
+	error_hint(err, "ckrfs umount %s", m->config->name);
+	return -EOPNOTSUPP;
+}
+
 int keeper_lock(struct keeper_lock *l, uint64_t timeout_ms, struct error *err)
 {
+	if (l->m->config->ephemeral)
+		return not_lockable(l->m, err);
 	give_way(l, true);
 	if (is_locking(l)) {
 		l->automatic = false;
@@ -598,8 +611,9 @@ int keeper_refresh(struct keeper_lock *l, struct error *err)
 	if (l->m->state != MOUNT_UNLOCKED)
 		return not_serving(l->m, "refresh", err);
 	if (!l->m->key_spec)
-		return error_set(err, -EOPNOTSUPP, EXIT_STATUS_UNSUPPORTED,
-				 "cannot refresh \"%s\": it has no key", name);
+		return error_set(err, -EOPNOTSUPP, EXIT_STATUS_UNSUPPORTED, "cannot refresh \"%s\": %s", name,
+				 l->m->config->ephemeral ? "it is ephemeral, and its key has no source"
+							 : "it has no key");
 	return read_asked(l, KEEPER_LOCK_REFRESHING, l->m->key_spec, err);
 }
 

@@ -22,6 +22,7 @@ struct lower;
 struct lower_params {
 	int kind;            /* enum config_lower */
 	const char *source;  /* absolute path; afs: %CELL:VOLUME or #CELL:VOLUME */
+	int source_fd;       /* directory: that instead of what source leads to; borrowed; 0: none */
 	const char *subtree; /* directory on the block device or AFS volume that source is, NULL: its root */
 	const char *servers; /* afs: addresses, "," between them, NULL: found by the kernel; borrowed */
 	int netns_fd;        /* afs: network namespace to be in, negative: the caller's; borrowed */
@@ -42,6 +43,11 @@ struct lower_params {
  * source later do not show in the volume, and the source's own mount may go away.
  */
 int lower_open(const struct lower_params *params, struct lower **ret, struct error *err);
+
+/* Opens a source, or with dir_fd a directory beneath it, which nothing leads out of. It is the manager's
+ * word: symbolic links on the way are followed, magic links (/proc/PID/root ...) are not. The fd; 10 and 1 as
+ * above. */
+int lower_source_open(int dir_fd, const char *path, struct error *err);
 
 /* Is nobody else using the volume any more, not even read-only? If so, it stays that way until lower_close().
  * -EBUSY: somebody is; what was locked is locked no more. */

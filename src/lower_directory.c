@@ -25,18 +25,24 @@ static int open_failed(const char *path, int code, struct error *err)
 	}
 }
 
-/* The source is the manager's word: symbolic links on the way are followed, magic links (/proc/PID/root ...)
- * are not; on a block device nothing leads out of it. */
-int lower_directory_find(const struct lower *l, struct error *err)
+int lower_source_open(int dir_fd, const char *path, struct error *err)
 {
-	const char *path = l->mount_fd < 0 ? l->params.source : l->params.subtree ? l->params.subtree : ".";
 	struct open_how how = {
 		.flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC,
-		.resolve = RESOLVE_NO_MAGICLINKS | (l->mount_fd < 0 ? 0 : RESOLVE_IN_ROOT),
+		.resolve = RESOLVE_NO_MAGICLINKS | (dir_fd == AT_FDCWD ? 0 : RESOLVE_IN_ROOT),
 	};
-	int fd = (int)syscall(SYS_openat2, l->mount_fd < 0 ? AT_FDCWD : l->mount_fd, path, &how, sizeof(how));
+	int fd = (int)syscall(SYS_openat2, dir_fd, path, &how, sizeof(how));
 
 	return fd < 0 ? open_failed(path, -errno, err) : fd;
+}
+
+int lower_directory_find(const struct lower *l, struct error *err)
+{
+	if (l->params.source_fd > 0)
+		return lower_source_open(l->params.source_fd, ".", err);
+	if (l->mount_fd < 0)
+		return lower_source_open(AT_FDCWD, l->params.source, err);
+	return lower_source_open(l->mount_fd, l->params.subtree ? l->params.subtree : ".", err);
 }
 
 /* Bytes of the directory that carry marks, beside the flock: docs/locking.md. */

@@ -63,6 +63,7 @@ static const struct member members[] = {
 	MEMBER(next_refresh, MEMBER_INT),
 	MEMBER(key_watch, MEMBER_TEXT),
 	MEMBER(last_error, MEMBER_TEXT),
+	MEMBER_LATER(ephemeral, MEMBER_BOOL),
 	MEMBER_LATER(missing, MEMBER_WORDS),
 	MEMBER_LATER(latency, MEMBER_COUNTS),
 	MEMBER_LATER(latency_ns, MEMBER_COUNT),

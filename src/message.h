@@ -48,7 +48,7 @@ struct message_status {
 	uint64_t latency[LATENCY_BUCKETS], latency_ns;
 	uint64_t refreshes, refresh_failures;  /* of the key, since it was mounted */
 	int64_t owner, keeper_pid, server_pid; /* pids 0: none */
-	bool read_only, shared;
+	bool read_only, shared, ephemeral;
 };
 
 /* buf needs no NUL. Malformed: -EBADMSG; another version: -EPROTO; unknown command: -EOPNOTSUPP, all with

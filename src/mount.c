@@ -36,6 +36,7 @@ int mount_new(struct config *cfg, uid_t owner, struct mount **ret, struct error 
 	m->runtime = RUNTIME_NONE;
 	m->claim = CLAIM_NONE;
 	m->fuse = FUSEMOUNT_NONE;
+	m->place = EPHEMERAL_NONE;
 	m->server_channel = -1;
 	m->keys_fd = -1;
 	m->netns_fd = -1;
@@ -130,7 +131,7 @@ static void name_user_of_source(struct mount *m, const char *command, struct err
 		struct record record;
 
 		if ((m->claim.dir_fd >= 0 && strcmp(*name, m->config->name) == 0) ||
-		    runtime_look(&m->runtime, *name, &alive, &record) < 0 || !alive ||
+		    runtime_look(&m->runtime, *name, &alive, &record) < 0 || !alive || record.ephemeral ||
 		    stat(record.source, &other) < 0 || other.st_ino != source.st_ino ||
 		    other.st_dev != source.st_dev)
 			continue;
@@ -150,7 +151,8 @@ static int open_format(struct mount *m, bool may_repair, struct error *err)
 		.root_fd = lower_root(m->lower),
 		.may_repair = may_repair,
 	};
-	int r = format_open(&format, &m->format, err);
+	int r = m->config->ephemeral ? format_make(&format, &m->format, err)
+				     : format_open(&format, &m->format, err);
 
 	return r < 0 ? error_prefix(err, "source %s", m->config->source) : 0;
 }
@@ -182,8 +184,10 @@ static int read_key(struct mount *m, struct error *err)
 static int open_volume(struct mount *m, bool shared, void (*stage)(void *ctx, const char *what), void *ctx,
 		       struct error *err)
 {
-	int r = mount_lower_open(m, shared, err);
+	int r = mount_lower_make_place(m, stage, ctx, err);
 
+	if (r == 0)
+		r = mount_lower_open(m, shared, err);
 	if (r == 0)
 		r = mount_lower_unlock(m, stage, ctx, err);
 	return r < 0 ? r : open_format(m, !m->config->read_only && !shared, err);
@@ -193,7 +197,8 @@ static int unlock(struct mount *m, void (*stage)(void *ctx, const char *what), v
 {
 	int r;
 
-	if (!format_needs_key(m->format))
+	/* It was made with its key. */
+	if (!format_needs_key(m->format) || m->config->ephemeral)
 		return 0;
 	m->key.index = 0;
 	stage(ctx, "waiting for the key");
@@ -319,6 +324,7 @@ static int mount_target(struct mount *m, struct error *err)
 	snprintf(record.target, sizeof(record.target), "%s", m->config->target);
 	snprintf(record.source, sizeof(record.source), "%s", m->config->source);
 	record.fscrypt = m->config->lower == CONFIG_LOWER_FSCRYPT;
+	record.ephemeral = m->config->ephemeral;
 	r = runtime_record(&m->claim, &record);
 	if (r < 0)
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot write to %s/%s", m->runtime.path,
@@ -515,7 +521,7 @@ static int start_steps(struct mount *m, void (*stage)(void *ctx, const char *wha
 		r = mount_target(m, err);
 	/* Again, as others may have begun meanwhile. */
 	if (r == 0)
-		r = user_limits_check(m, m->key_spec, err);
+		r = user_limits_check(m, m->key_spec || m->config->ephemeral, err);
 	if (r < 0)
 		return r;
 	stage(ctx, "starting");
@@ -571,6 +577,8 @@ void mount_stop(struct mount *m)
 		keyring_close(&m->ring);
 	runtime_release(&m->runtime, m->config->name, &m->claim);
 	runtime_close(&m->runtime);
+	/* The name is free again, and only who waits for the keeper's end waits for this. */
+	mount_lower_remove_place(m);
 }
 
 void mount_free(struct mount *m)
@@ -649,6 +657,7 @@ void mount_status(const struct mount *m, struct message_status *ret)
 		.server_pid = m->server_pid,
 		.read_only = cfg->read_only,
 		.shared = cfg->shared,
+		.ephemeral = cfg->ephemeral,
 	};
 
 	snprintf(s.name, sizeof(s.name), "%s", cfg->name);
@@ -659,7 +668,10 @@ void mount_status(const struct mount *m, struct message_status *ret)
 	snprintf(s.format, sizeof(s.format), "%s",
 		 cfg->format == CONFIG_FORMAT_PLAIN ? "plain" : "gocryptfs");
 	snprintf(s.key_identifier, sizeof(s.key_identifier), "%s", m->key_identifier);
-	snprintf(s.key_source, sizeof(s.key_source), "%s", m->key.source[0] ? m->key.source : "-");
+	snprintf(s.key_source, sizeof(s.key_source), "%s",
+		 m->key.source[0] ? m->key.source
+		 : cfg->ephemeral ? "ephemeral"
+				  : "-");
 	snprintf(s.secret_memory, sizeof(s.secret_memory), "%s", m->secret_memory);
 	snprintf(s.passthrough, sizeof(s.passthrough), "%s", server_passthrough(m->stats));
 	sandbox_words(m->protections, s.protections, sizeof(s.protections));

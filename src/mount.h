@@ -8,6 +8,7 @@
 #define CKRFS_MOUNT_H
 
 #include "config.h"
+#include "ephemeral.h"
 #include "error.h"
 #include "format.h"
 #include "fs.h"
@@ -42,6 +43,7 @@ struct mount {
 	struct key key;                /* bytes NULL once the format has them; key.source stays for status */
 	int keys_fd;                   /* directory in the runtime directory, see lower.h; -1: not open */
 	int netns_fd;                  /* of the lower, -1: the keeper's own */
+	struct ephemeral place;        /* of an ephemeral volume */
 	struct lower *lower;
 	struct format *format;   /* NULL in the keeper once the server has started */
 	struct secret *key_room; /* shared with the server: a key on its way to it, else zeros */

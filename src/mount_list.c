@@ -14,7 +14,7 @@
 static void fill_silent(const char *name, const struct record *record, const char *state,
 			struct message_status *ret)
 {
-	*ret = (struct message_status){.keeper_pid = record->keeper};
+	*ret = (struct message_status){.keeper_pid = record->keeper, .ephemeral = record->ephemeral};
 	snprintf(ret->name, sizeof(ret->name), "%s", name);
 	snprintf(ret->state, sizeof(ret->state), "%s", state);
 	snprintf(ret->source, sizeof(ret->source), "%s", record->source);

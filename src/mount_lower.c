@@ -14,9 +14,13 @@
 #include "log.h"
 #include "mountinfo.h"
 #include "netns.h"
+#include "notify.h"
+#include "util.h"
 
 /* For files below the source that are in use by processes that are about to end. */
 enum { LOWER_LOCK_MS = 2000 };
+/* How often a service manager hears of files that are removed, and for how long that is to be enough. */
+enum { REMOVING_TELL_MS = 1000, REMOVING_EXTEND_MS = 30000 };
 
 struct device_search {
 	struct stat st;
@@ -54,6 +58,58 @@ static int check_hidden(const struct config *cfg, struct error *err)
 	return -EBUSY;
 }
 
+/* A service manager does not wait for ever, unless it hears that something happens. */
+static void still_removing(void *ctx)
+{
+	uint64_t *next = ctx, now = monotonic_ms();
+
+	if (now < *next)
+		return;
+	*next = now + REMOVING_TELL_MS;
+	notify_send("EXTEND_TIMEOUT_USEC=%d\nWATCHDOG=1", REMOVING_EXTEND_MS * 1000);
+}
+
+int mount_lower_make_place(struct mount *m, void (*stage)(void *ctx, const char *what), void *ctx,
+			   struct error *err)
+{
+	const struct config *cfg = m->config;
+	uint64_t next = 0;
+	struct tree_remove how = {.removed = still_removing, .ctx = &next};
+	int r;
+
+	if (!cfg->ephemeral)
+		return 0;
+	r = ephemeral_open(cfg->source, &m->place, err);
+	if (r < 0)
+		return r;
+	stage(ctx, "removing what killed mounts have left");
+	r = ephemeral_sweep(&m->place, &how);
+	if (r < 0)
+		log_msg(LOG_LEVEL_WARNING,
+			"\"%s\": what a killed mount left in %s cannot be removed: %s [CK115]", cfg->name,
+			cfg->source, strerror(-r));
+	r = ephemeral_make(&m->place, err);
+	return r < 0 ? error_prefix(err, "source %s", cfg->source) : 0;
+}
+
+void mount_lower_remove_place(struct mount *m)
+{
+	char name[EPHEMERAL_NAME_SIZE];
+	uint64_t next = 0;
+	struct tree_remove how = {.removed = still_removing, .ctx = &next};
+	int r;
+
+	if (m->place.source_fd < 0)
+		return;
+	notify_send("STATUS=removing the files");
+	memcpy(name, m->place.name, sizeof(name));
+	r = ephemeral_remove(&m->place, &how);
+	if (r < 0)
+		log_msg(LOG_LEVEL_WARNING,
+			"\"%s\": not all of %s/%s can be removed, but its key is gone: %s [CK115]",
+			m->config->name, m->config->source, name, strerror(-r));
+}
+
 int mount_lower_open_keys(struct mount *m, struct error *err)
 {
 	int r;
@@ -87,6 +143,7 @@ int mount_lower_open(struct mount *m, bool shared, struct error *err)
 	struct lower_params lower = {
 		.kind = cfg->lower,
 		.source = cfg->source,
+		.source_fd = m->place.volume_fd,
 		.subtree = cfg->subtree,
 		.hide = cfg->hide_lower,
 		.read_only = cfg->read_only,

@@ -8,6 +8,13 @@
 /* m->keys_fd: the directory where mounts tell each other which keys they use, if this one's lower has one. */
 int mount_lower_open_keys(struct mount *m, struct error *err);
 
+/* Of an ephemeral volume: m->place, without what killed mounts have left beside it. stage as for
+ * mount_start(). */
+int mount_lower_make_place(struct mount *m, void (*stage)(void *ctx, const char *what), void *ctx,
+			   struct error *err);
+/* The files are removed; what cannot be is in the log. May take long: nothing else is left to do. */
+void mount_lower_remove_place(struct mount *m);
+
 /* m->lower. 11 and 14 where it could not be hidden. */
 int mount_lower_open(struct mount *m, bool shared, struct error *err);
 

@@ -201,6 +201,16 @@ static int copy(char *to, size_t size, const char *from)
 	return 0;
 }
 
+/* Of what open_memstream(3) was writing. */
+static int end_text(FILE *f, char **ret_text)
+{
+	fputs("end\n", f);
+	if (fclose(f) == 0)
+		return 0;
+	free(*ret_text);
+	return -ENOMEM;
+}
+
 /* ---- a volume ---- */
 
 static int parse_option_line(char *text, struct plugin_volume *v)
@@ -254,11 +264,7 @@ int plugin_volume_format(const struct plugin_volume *v, char **ret_text)
 	fprintf(f, VOLUME_HEAD "\nname %s\ncreated %" PRId64 "\n", v->name, v->created);
 	for (uint32_t i = 0; i < v->n_options; i++)
 		fprintf(f, "option %s=%s\n", v->options[i].name, v->options[i].value);
-	fputs("end\n", f);
-	if (fclose(f) == 0)
-		return 0;
-	free(*ret_text);
-	return -ENOMEM;
+	return end_text(f, ret_text);
 }
 
 /* ---- a count ---- */
@@ -301,9 +307,5 @@ int plugin_count_format(const struct plugin_count *c, char **ret_text)
 	fprintf(f, COUNT_HEAD "\nmounts %" PRIu32 "\n", c->mounts);
 	for (uint32_t i = 0; i < c->n_unanswered; i++)
 		fprintf(f, "unanswered %s\n", c->unanswered[i]);
-	fputs("end\n", f);
-	if (fclose(f) == 0)
-		return 0;
-	free(*ret_text);
-	return -ENOMEM;
+	return end_text(f, ret_text);
 }

@@ -29,6 +29,7 @@
 #include "gcfs_config.h"
 #include "rekey_impl.h"
 #include "store.h"
+#include "tree_remove.h"
 
 enum { ROUNDS = 3 };
 
@@ -38,6 +39,20 @@ void rekey_count(struct rekey *k, uint64_t files, uint64_t bytes)
 	k->bytes += bytes;
 	if (k->params->progress)
 		k->params->progress(k->params->progress_ctx, k->phase, k->files, k->bytes);
+}
+
+static void count_removed(void *ctx)
+{
+	rekey_count(ctx, 1, 0);
+}
+
+/* All but the state file. counted: as progress. */
+static int remove_generation(struct rekey *k, int dir_fd, bool counted)
+{
+	struct tree_remove how = {
+		.keep = GENERATION_FILE, .removed = counted ? count_removed : NULL, .ctx = k};
+
+	return tree_remove_contents(dir_fd, &how);
 }
 
 static void note_damage(void *ctx, const char *what, const char *where)
@@ -338,7 +353,7 @@ static int begin(struct rekey *k, const struct key *key, struct error *err)
 	r = generation_create(k->old, k->new_root, key, k->params->scrypt_memory, &k->state, err);
 	/* Nothing is kept that only says "no space". */
 	if (r < 0 && store_stat(k->new_root, "gocryptfs.conf", &st) == -ENOENT &&
-	    remove_contents(k->new_root, NULL) == 0) {
+	    remove_generation(k, k->new_root, false) == 0) {
 		generation_remove(k->new_root);
 		store_rmdir(k->place.parent_fd, k->place.side);
 	}
@@ -434,7 +449,7 @@ static int remove_retired(struct rekey *k, int fd)
 	if (r == 0 || r == -ENOENT)
 		r = store_fsync(fd, false);
 	if (r == 0)
-		r = remove_contents(fd, k);
+		r = remove_generation(k, fd, true);
 	if (r == 0)
 		r = store_unlink(fd, GENERATION_FILE);
 	if (r == 0)

@@ -13,6 +13,7 @@
 #include "cleanup.h"
 #include "rekey_impl.h"
 #include "store.h"
+#include "tree_remove.h"
 #include "util.h"
 
 bool copy_same_stat(const struct stat *old_st, const struct stat *new_st)
@@ -271,7 +272,7 @@ static int make_link(struct rekey *k, const struct walk_entry *e, const struct l
 	if (store_stat(dir.fd, e->new_name.disk, &st) == 0 && st.st_ino == link->new_ino &&
 	    copy_has_name(k, e))
 		return 0;
-	r = remove_entry(dir.fd, e->new_name.disk, NULL);
+	r = tree_remove_entry(dir.fd, e->new_name.disk);
 	if (r < 0)
 		return r;
 	fd = open_path(k->new_root, link->path);
@@ -300,7 +301,7 @@ static int copy_file(struct rekey *k, const struct walk_entry *e)
 		return r < 0 ? walk_fail(k, e->dir, e->name, "link", r) : 0;
 	}
 	if (!is_copied(k, e)) {
-		r = remove_entry(e->dir->new_fd, e->new_name.disk, NULL);
+		r = tree_remove_entry(e->dir->new_fd, e->new_name.disk);
 		if (r == 0)
 			r = make_object(k, e);
 	}
@@ -334,7 +335,7 @@ static int copy_enter(struct rekey *k, const struct walk_entry *e)
 
 	if (fd >= 0)
 		return fd;
-	r = remove_entry(dir.fd, e->new_name.disk, NULL);
+	r = tree_remove_entry(dir.fd, e->new_name.disk);
 	if (r == 0)
 		r = format_mkdir(k->fresh, &dir, &e->new_name, 0700);
 	if (r < 0)
@@ -345,7 +346,7 @@ static int copy_enter(struct rekey *k, const struct walk_entry *e)
 static int drop_extra(struct rekey *k, const struct walk_dir *d, const char *disk)
 {
 	char text[NAME_MAX + 8];
-	int r = remove_entry(d->new_fd, disk, NULL);
+	int r = tree_remove_entry(d->new_fd, disk);
 
 	if (r == 0 && strncmp(disk, "gocryptfs.longname.", 19) == 0) {
 		snprintf(text, sizeof(text), "%s.name", disk);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What the files of rekey share: rekey.c (the order of things), _place.c (the two directories beside each
- * other), _walk.c (both trees in step), _copy.c, _verify.c, _links.c (hard links), _remove.c (trees). */
+ * other), _walk.c (both trees in step), _copy.c, _verify.c, _links.c (hard links). */
 #ifndef CKRFS_REKEY_IMPL_H
 #define CKRFS_REKEY_IMPL_H
 
@@ -37,13 +37,6 @@ int place_is_empty(int dir_fd);
 
 /* Fills k->slots. Refuses, naming them, unless they may be lost. */
 int rekey_slots_check(struct rekey *k, struct error *err);
-
-/* ---- rekey_remove.c: by fds, beneath, raw names; depth is bounded by the number of fds ---- */
-
-/* Everything in the directory but its state file. Other file systems beneath it: -EXDEV. */
-int remove_contents(int dir_fd, struct rekey *k);
-/* One entry, with all beneath it; -ENOENT is success. k: for progress, may be NULL */
-int remove_entry(int dir_fd, const char *name, struct rekey *k);
 
 /* ---- rekey_links.c: inodes with several names ---- */
 

@@ -8,6 +8,7 @@
 #include "cleanup.h"
 #include "rekey_impl.h"
 #include "store.h"
+#include "tree_remove.h"
 #include "util.h"
 
 /* ---- what one object has: 1 the same, 0 not, negative errno of the old one ---- */
@@ -148,7 +149,7 @@ static int verify_file(struct rekey *k, const struct walk_entry *e)
 	if (r == 1)
 		return 0;
 	k->mismatches++;
-	r = remove_entry(e->dir->new_fd, e->new_name.disk, NULL);
+	r = tree_remove_entry(e->dir->new_fd, e->new_name.disk);
 	return r < 0 ? walk_fail(k, e->dir, e->name, "remove the bad copy of", r) : 0;
 }
 

@@ -173,6 +173,8 @@ static int parse_record(char *text, struct record *ret)
 			snprintf(record.target, sizeof(record.target), "%s", value);
 		else if (strcmp(line, "lower") == 0)
 			record.fscrypt = strcmp(value, "fscrypt") == 0;
+		else if (strcmp(line, "ephemeral") == 0)
+			record.ephemeral = strcmp(value, "yes") == 0;
 		else if (strcmp(line, "source") == 0)
 			snprintf(record.source, sizeof(record.source), "%s", value);
 	}
@@ -207,8 +209,9 @@ int runtime_record(const struct claim *claim, const struct record *record)
 	/* A path with a newline cannot be told apart; such a mount is cleaned up by umount(8) alone. */
 	if (strchr(record->target, '\n') || strchr(record->source, '\n'))
 		return -EINVAL;
-	n = snprintf(text, sizeof(text), "keeper=%d\nsource=%s\ntarget=%s\n%s", (int)record->keeper,
-		     record->source, record->target, record->fscrypt ? "lower=fscrypt\n" : "");
+	n = snprintf(text, sizeof(text), "keeper=%d\nsource=%s\ntarget=%s\n%s%s", (int)record->keeper,
+		     record->source, record->target, record->fscrypt ? "lower=fscrypt\n" : "",
+		     record->ephemeral ? "ephemeral=yes\n" : "");
 	r = write_full(fd, text, (size_t)n);
 	if (r == 0 && renameat(claim->dir_fd, "mount.tmp", claim->dir_fd, "mount") < 0)
 		r = -errno;

@@ -48,7 +48,8 @@ int runtime_claim(struct runtime *rt, const char *name, struct claim *ret, struc
 /* What is to be known of the mount when its keeper is dead. */
 struct record {
 	pid_t keeper;
-	bool fscrypt; /* the lower has a key in the kernel */
+	bool fscrypt;   /* the lower has a key in the kernel */
+	bool ephemeral; /* its files are to be removed */
 	char target[4096], source[4096];
 };
 int runtime_record(const struct claim *claim, const struct record *record);

@@ -45,6 +45,12 @@ int store_init_proc(void)
 	return proc_fd < 0 ? -errno : 0;
 }
 
+void store_close_proc(void)
+{
+	cleanup_close(&proc_fd);
+	proc_fd = -1;
+}
+
 int store_enter_proc(void)
 {
 	if (fchdir(proc_fd) < 0)
@@ -114,12 +120,12 @@ void store_act_as_self(void)
 		store_act_as(self_uid, self_gid, acting.mask);
 }
 
-int store_open(int dir_fd, const char *name, int flags, mode_t mode)
+static int open_resolved(int dir_fd, const char *name, int flags, mode_t mode, uint64_t resolve)
 {
 	struct open_how how = {
 		.flags = (uint64_t)(unsigned)(flags | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY),
 		.mode = (flags & (O_CREAT | O_TMPFILE)) ? mode & 07777 : 0,
-		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | resolve,
 	};
 	int fd;
 
@@ -130,6 +136,23 @@ int store_open(int dir_fd, const char *name, int flags, mode_t mode)
 	do {
 		fd = (int)syscall(SYS_openat2, dir_fd, name, &how, sizeof(how));
 	} while (fd < 0 && (errno == EAGAIN || errno == EINTR));
+	return fd < 0 ? -errno : fd;
+}
+
+int store_open(int dir_fd, const char *name, int flags, mode_t mode)
+{
+	return open_resolved(dir_fd, name, flags, mode, 0);
+}
+
+int store_open_here(int dir_fd, const char *name, int flags)
+{
+	return open_resolved(dir_fd, name, flags, 0, RESOLVE_NO_XDEV);
+}
+
+int store_open_parent(int dir_fd)
+{
+	int fd = openat(dir_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
 	return fd < 0 ? -errno : fd;
 }
 

@@ -21,6 +21,9 @@
  */
 int store_init_proc(void);
 
+/* Takes that back: for a process that forks others, whose own it must be. */
+void store_close_proc(void);
+
 /* Makes /proc/self/fd the working directory: extended attributes of O_PATH fds have no *at() call before
  * Linux 6.13. After the sandbox, before the first thread. */
 int store_enter_proc(void);
@@ -40,7 +43,9 @@ void store_act_as_self(void);
 
 int store_open(int dir_fd, const char *name, int flags, mode_t mode); /* O_CLOEXEC|O_NOFOLLOW added; the fd */
 int store_open_dir(int dir_fd, const char *name);                     /* O_RDONLY|O_DIRECTORY */
-int store_reopen(int fd, int flags);                 /* PROC: the same inode with other flags */
+int store_open_here(int dir_fd, const char *name, int flags); /* as store_open(); -EXDEV: a mount is on it */
+int store_open_parent(int dir_fd);   /* "..", for who knows which inode that must be; O_RDONLY */
+int store_reopen(int fd, int flags); /* PROC: the same inode with other flags */
 int store_path(int fd, char *ret_path, size_t size); /* PROC: where it lies, for messages only */
 
 /* File handles, name_to_handle_at(2). */

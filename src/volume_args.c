@@ -43,6 +43,22 @@ static int base_config(const struct config_set *set, const char *what, const cha
 	return r < 0 ? r : config_set_option(*ret, "source", volume, "the command line", err);
 }
 
+/* Nothing but its mount can open an ephemeral volume, and without a mount there is none. */
+static int check_lasting(const struct config *cfg, const char *what, const char *volume, struct error *err)
+{
+	if (!cfg->ephemeral)
+		return 0;
+	if (strcmp(what, "init") == 0)
+		return error_set(err, -EOPNOTSUPP, EXIT_STATUS_UNSUPPORTED,
+				 "an ephemeral volume needs no init: it is made when it is mounted");
+	error_set(err, -EOPNOTSUPP, EXIT_STATUS_UNSUPPORTED,
+		  "cannot %s \"%s\": it is ephemeral, and nothing but its mount has its key",
+		  strcmp(what, "key") == 0 ? "change or list the keys of" : what, volume);
+	if (strcmp(what, "check") == 0)
+		error_hint(err, "ckrfs check --online %s", volume);
+	return -EOPNOTSUPP;
+}
+
 int volume_args_config(const struct volume_args *a, const char *what, const char *volume,
 		       enum volume_operand kind, struct config **ret, struct error *err)
 {
@@ -58,6 +74,8 @@ int volume_args_config(const struct volume_args *a, const char *what, const char
 		r = config_set_option(cfg, "key", a->keys[i], "--key", err);
 	if (r == 0)
 		r = config_volume_finish(cfg, err);
+	if (r == 0)
+		r = check_lasting(cfg, what, volume, err);
 	if (r == 0)
 		*ret = steal_ptr(&cfg);
 	return r;

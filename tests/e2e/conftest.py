@@ -7,6 +7,8 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
+import fscrypt  # noqa: E402
+import manager  # noqa: E402
 import support  # noqa: E402
 
 
@@ -40,6 +42,22 @@ def ck():
     problems = environment.close()
     if problems:
         pytest.fail("\n".join(problems), pytrace=False)
+
+
+@pytest.fixture
+def key():
+    """A key in a session keyring of the test's own (manager.SOURCE)"""
+    manager.join_session()
+    yield manager.Key()
+    manager.join_session()
+
+
+@pytest.fixture
+def fs(ck):
+    """A file system that encrypts directories"""
+    system = fscrypt.Encrypting(ck)
+    yield system
+    system.close()
 
 
 @pytest.fixture(params=["gocryptfs", "plain"])

@@ -9,7 +9,7 @@ import json
 import os
 import struct
 
-from support import kernel_lacks, run
+from support import DONE, kernel_lacks, run
 
 ADD, REMOVE, STATUS, GET_POLICY_EX, SET_POLICY = 0xC0506617, 0xC0406618, 0xC080661A, 0xC0096616, 0x800C6613
 DESCRIPTOR, IDENTIFIER = 1, 2
@@ -144,3 +144,56 @@ class Encrypting:
     def is_locked(self, path):
         """Its names cannot be read."""
         return key_status(self.dir, policy(path)[4])[0] == ABSENT
+
+
+# ---- volumes in it
+
+def raw_key(ck, name="raw", size=64):
+    key = os.urandom(size)
+    ck.keep_secret(key)
+    return key, f"file:{ck.key_file(key, name=name)}?fmt=raw"
+
+
+def directory(ck, fs, name="enc", spec=None):
+    """A directory made by ckrfs init, with its section; -> path, key's identifier"""
+    if not spec:
+        _, spec = raw_key(ck, name)
+    path = fs.make(name)
+    ck.run("init", "--lower", "fscrypt", path, "--key", spec, status=DONE)
+    ck.configure(f"volume {name}", source=path, lower="fscrypt", key=spec)
+    return path, policy(path)[4]
+
+
+def gocryptfs_inside(ck, fs):
+    """The volume "inner", whose directory is encrypted as well; -> path, identifier of the directory's key"""
+    path, ident = directory(ck, fs)
+    lower_spec = ck.sections["volume enc"]["key"]
+    volume = ck.volume("inner", cipher=path / "cipher", init=False)
+    with ck.mounted("enc") as at:
+        (at / "cipher").mkdir()
+        volume.cipher = at / "cipher"
+        volume.init()
+        ck.keep_secret(volume.master_key())
+    # the directory itself is the volume's source: the names above it can be read only with the key
+    ck.configure("volume inner", source=path, lower="fscrypt", lower_key=lower_spec, key=f"file:{ck.dir}/key",
+                 format="gocryptfs")
+    with ck.mounted("enc") as at:
+        for entry in os.listdir(at / "cipher"):
+            os.rename(at / "cipher" / entry, at / entry)
+        os.rmdir(at / "cipher")
+    return path, ident
+
+
+def target(ck, name):
+    path = ck.dir / f"mnt-{name}"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def state_of(fs, ident):
+    return key_status(fs.dir, ident)[0]
+
+
+def left_in_keys(ck):
+    keys = ck.runtime / "keys"
+    return sorted(p.name for p in keys.iterdir()) if keys.exists() else []

@@ -8,6 +8,7 @@ from pathlib import Path
 from support import run, wait_until
 
 DESCRIPTION = "ckrfs-life"
+SOURCE = f"keyring:user:{DESCRIPTION}"
 PASSPHRASE = b"correct horse"
 
 

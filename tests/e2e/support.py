@@ -100,6 +100,13 @@ def run(*argv, check=True, **kw):
     return done
 
 
+def memscan(patterns, *args):
+    """Looks for the patterns in a file (hex, one a line) in processes, or with -f in files; -> a line for each that is there"""
+    done = run(TOOLS / "memscan", patterns, *map(str, args), check=False)
+    assert done.returncode in (0, 1), done.stderr
+    return [line for line in done.stdout.decode().splitlines() if ": pattern" in line]
+
+
 @contextlib.contextmanager
 def child(*argv, **kw):
     """A process that ends with the block, whatever happens in it."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import containers
 import pytest
-from support import TOOLS, alive, child, forms, kernel_lacks, run, wait_until
+from support import TOOLS, alive, child, forms, kernel_lacks, memscan, run, wait_until
 
 PASSPHRASE = "a passphrase to hunt for"
 SLOT_KEY = hashlib.sha256(b"the key of a slot").digest()
@@ -43,9 +43,7 @@ class Hunt:
         self.secrets = secrets
 
     def scan(self, *args):
-        done = run(TOOLS / "memscan", self.path, *map(str, args), check=False)
-        assert done.returncode in (0, 1), done.stderr
-        return [line for line in done.stdout.decode().splitlines() if ": pattern" in line]
+        return memscan(self.path, *args)
 
     def memory(self, pids):
         return self.scan(*pids)

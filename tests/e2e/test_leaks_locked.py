@@ -5,12 +5,11 @@ import os
 import subprocess
 from pathlib import Path
 
-import containers
 import pytest
+from locked import MARK
 from support import DONE, alive, child, run, sanitized, wait_until
 from test_containers import PROBE, container_with_keyctl
 from test_leaks import PASSPHRASE, Hunt, hunted, keys_as
-from test_lock import MARK
 
 KINDS = {
     "crun": ("crun", {}),

@@ -13,19 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
-from manager import DESCRIPTION, PASSPHRASE, Key, join_session, keyctl, refusal, wait_for_lock, wait_for_unlock
+from locked import scan
+from manager import DESCRIPTION, PASSPHRASE, SOURCE, Key, keyctl, refusal, wait_for_lock, wait_for_unlock
 from support import (BINARY, BUSY, CONFIG, DONE, NO_KEY, REPO, TOOLS, UNSUPPORTED, WRONG_KEY, Gocryptfs, child, forms, run,
                      wait_until)
-from test_lock import scan
-
-SOURCE = f"keyring:user:{DESCRIPTION}"
-
-
-@pytest.fixture
-def key():
-    join_session()
-    yield Key()
-    join_session()
 
 
 def mounted(ck, **options):

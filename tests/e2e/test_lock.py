@@ -1,177 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""lock and unlock: nothing is answered without a key, nothing is lost, and open files go on working."""
+"""lock and unlock: nothing is answered without a key, nothing is lost or left, and open files go on working."""
 import contextlib
 import ctypes
 import errno
-import faulthandler
-import fcntl
 import mmap
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 
-
 import containers
 import pytest
-from support import (BUSY, DONE, FAILED, NO_KEY, NO_VOLUME, PARTLY, TOOLS, UID, UNSUPPORTED, USAGE, WRONG_KEY,
-                     Gocryptfs, child, forms, run, wait_until)
+from locked import MARK, PAGE, Files, outcome, scan
+from support import DONE, PARTLY, UID, UNSUPPORTED, Gocryptfs, child, forms, run, wait_until
 from test_mount import in_namespace
-
-PAGE = mmap.PAGESIZE
-MARK = b"plaintext that is hunted in memory: 0123456789abcdef"
 
 
 # ---- what a process sees
-
-def outcome(call, uid):
-    """Runs call in a child: 0, the errno of its OSError, or minus the signal that killed it."""
-    pid = os.fork()
-    if pid == 0:
-        status = 255
-        faulthandler.disable()
-        try:
-            if uid:
-                os.setgroups([])
-                os.setresgid(uid, uid, uid)
-                os.setresuid(uid, uid, uid)
-            call()
-            status = 0
-        except OSError as e:
-            status = e.errno
-        finally:
-            os._exit(status)
-    _, status = os.waitpid(pid, 0)
-    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-
-
-class Files:
-    """A directory with files that are open, mapped and cached."""
-
-    def __init__(self, mnt):
-        self.at = at = mnt / "d"
-        self.mnt = mnt
-        at.mkdir()
-        self.data = os.urandom(5 * PAGE + 17)
-        (at / "f").write_bytes(self.data)
-        (at / "victim").write_bytes(b"to be renamed")
-        shutil.copy("/bin/true", at / "true")
-        os.symlink("f", at / "link")
-        os.setxattr(at / "f", "user.name", b"value")
-        for path in (at, *at.iterdir()):
-            os.chown(path, UID, UID, follow_symlinks=False)
-        self.fd = os.open(at / "f", os.O_RDWR)
-        self.append = os.open(at / "f", os.O_WRONLY | os.O_APPEND)
-        self.other = os.open(at / "copy", os.O_RDWR | os.O_CREAT, 0o666)
-        os.fchown(self.other, UID, UID)
-        self.dir = os.open(at, os.O_RDONLY | os.O_DIRECTORY)
-        self.path = os.open(at / "f", os.O_PATH)
-        self.map = mmap.mmap(self.fd, 5 * PAGE)
-        assert self.map[:] == self.data[:5 * PAGE]
-
-    def close(self):
-        self.map.close()
-        for fd in (self.fd, self.append, self.other, self.dir, self.path):
-            os.close(fd)
-
-    def made(self, make, remove):
-        make()
-        remove()
-
-    def fresh_map(self):
-        with mmap.mmap(self.fd, PAGE, prot=mmap.PROT_READ) as m:
-            assert m[0] == self.data[0]
-
-    def store_map(self):
-        self.map[7] = self.data[7]
-
-    def execute(self):
-        os.execv(self.at / "true", ["true"])
-
-    def absent(self):
-        try:
-            os.stat(self.at / "absent")
-        except FileNotFoundError:
-            return
-        raise AssertionError("it is there")
-
-    def operations(self):
-        at, fd, dir_fd = self.at, self.fd, self.dir
-        f, new = at / "f", at / "new"
-        return {
-            # by path
-            "stat": lambda: os.stat(f),
-            "lstat of a link": lambda: os.lstat(at / "link"),
-            "stat of a directory": lambda: os.stat(at),
-            "stat of a name known to be absent": self.absent,
-            "open": lambda: os.open(f, os.O_RDONLY),
-            "open to write": lambda: os.open(f, os.O_WRONLY),
-            "open O_PATH": lambda: os.open(f, os.O_PATH),
-            "open a directory": lambda: os.open(at, os.O_RDONLY | os.O_DIRECTORY),
-            "create": lambda: self.made(lambda: os.open(new, os.O_CREAT | os.O_WRONLY), lambda: os.unlink(new)),
-            "mkdir": lambda: self.made(lambda: os.mkdir(new), lambda: os.rmdir(new)),
-            "mkfifo": lambda: self.made(lambda: os.mkfifo(new), lambda: os.unlink(new)),
-            "symlink": lambda: self.made(lambda: os.symlink("f", new), lambda: os.unlink(new)),
-            "link": lambda: self.made(lambda: os.link(f, new), lambda: os.unlink(new)),
-            "rename": lambda: self.made(lambda: os.rename(at / "victim", new), lambda: os.rename(new, at / "victim")),
-            "readlink": lambda: os.readlink(at / "link"),
-            "follow a link": lambda: os.stat(at / "link"),
-            "truncate": lambda: os.truncate(f, len(self.data)),
-            "chmod": lambda: os.chmod(f, 0o644),
-            "chown": lambda: os.chown(f, UID, UID),
-            "utime": lambda: os.utime(f),
-            "chdir": lambda: os.chdir(at),
-            "list": lambda: os.listdir(at),
-            "list the root": lambda: os.listdir(self.mnt),
-            "getxattr": lambda: os.getxattr(f, "user.name"),
-            "setxattr": lambda: os.setxattr(f, "user.name", b"value"),
-            "listxattr": lambda: os.listxattr(f),
-            "removexattr": lambda: self.made(lambda: os.setxattr(f, "user.x", b"1"),
-                                             lambda: os.removexattr(f, "user.x")),
-            "execute what is cached": self.execute,
-            # by what is open
-            "read": lambda: os.pread(fd, 10, 0),
-            "read the end": lambda: os.pread(fd, 100, 5 * PAGE),
-            "write": lambda: os.pwrite(fd, self.data[3:5], 3),
-            "write whole pages": lambda: os.pwrite(fd, self.data[:2 * PAGE], 0),
-            "append": lambda: os.write(self.append, b"x"),
-            "fstat": lambda: os.fstat(fd),
-            "fstat of a directory": lambda: os.fstat(dir_fd),
-            "fstat of O_PATH": lambda: os.fstat(self.path),
-            "ftruncate": lambda: os.ftruncate(fd, len(self.data)),
-            "fchmod": lambda: os.fchmod(fd, 0o644),
-            "futimens": lambda: os.utime(fd, (1, 1)),
-            "fsync": lambda: os.fsync(fd),
-            "fdatasync": lambda: os.fdatasync(fd),
-            "fsync of a directory": lambda: os.fsync(dir_fd),
-            # The kernel moves the time before it asks, and reports by the next fsync that it could not.
-            "fallocate": lambda: os.posix_fallocate(self.other, 0, PAGE),
-            "seek to data": lambda: os.lseek(fd, 0, os.SEEK_DATA),
-            "copy_file_range": lambda: os.copy_file_range(fd, self.other, 100, 0, 0),
-            "fgetxattr": lambda: os.getxattr(fd, "user.name"),
-            "open anew by /proc/self/fd": lambda: os.open(f"/proc/self/fd/{fd}", os.O_RDONLY),
-            "open beneath a directory": lambda: os.open("f", os.O_RDONLY, dir_fd=dir_fd),
-            "list an open directory": lambda: os.listdir(dir_fd),
-            "fchdir": lambda: os.fchdir(dir_fd),
-        }
-
-    def mappings(self):
-        return {
-            "load": lambda: self.map[3 * PAGE],
-            "store": self.store_map,
-            "load from a new mapping": self.fresh_map,
-        }
-
-    def always(self):
-        return {
-            "statfs": lambda: os.statvfs(self.mnt),
-            "stat of the root": lambda: os.stat(self.mnt),
-            "close": lambda: os.close(os.dup(self.fd)),
-            "lock of the kernel": lambda: fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB),
-        }
-
 
 def check(files, uid, refused):
     expected = {name: errno.ENOKEY if refused else 0 for name in files.operations()}
@@ -238,6 +83,14 @@ def test_not_writeback(ck):
         ck.run("unlock", "web", status=DONE)
         check(files, 0, refused=False)
         files.close()
+
+
+def test_report_names_who_holds_files(ck, files):
+    done = ck.run("lock", "web", "--report", status=DONE)
+    assert f"held by: {os.getpid()} " in done.stdout
+    ck.run("unlock", "web", status=DONE)
+    assert ck.run("lock", "web", status=DONE).stdout == ""
+    ck.run("unlock", "web", status=DONE)
 
 
 # ---- what was written
@@ -515,14 +368,6 @@ def test_page_cache_is_empty(ck, files):
     ck.run("unlock", "web", status=DONE)
 
 
-def scan(ck, patterns, pids):
-    path = ck.dir / "patterns"
-    path.write_text("".join(p.hex() + "\n" for p in patterns))
-    done = run(TOOLS / "memscan", path, *map(str, pids), check=False)
-    assert done.returncode in (0, 1), done.stderr
-    return [line for line in done.stdout.decode().splitlines() if ": pattern" in line]
-
-
 def test_memory_is_clean(ck):
     """No plaintext, name or key in the server and the keeper; before the lock there is."""
     volume = ck.volume()
@@ -562,223 +407,3 @@ def test_memory_is_clean_of_what_was_refused(ck):
         ck.run("unlock", "web", status=DONE)
         assert (mnt / "f").read_bytes() == b"here"
         os.close(fd)
-
-
-# ---- the commands
-
-def test_status_and_repetition(ck):
-    ck.volume()
-    with ck.mounted() as mnt:
-        (mnt / "f").write_bytes(b"here")
-        ck.run("unlock", "web", status=DONE)
-        ck.run("lock", mnt, status=DONE)
-        assert ck.state()["state"] == "locked"
-        assert "state:          locked\n" in ck.run("status", "web", status=DONE).stdout
-        done = ck.run("lock", "web", status=DONE)
-        assert (done.stdout, done.stderr) == ("", "")
-        run("df", mnt)
-        ck.run("unlock", mnt, status=DONE)
-        assert ck.state()["state"] == "unlocked"
-        assert (mnt / "f").read_bytes() == b"here"
-
-
-def test_locked_mount_is_unmounted(ck):
-    volume = ck.volume()
-    mnt = ck.mount()
-    (mnt / "f").write_bytes(b"here")
-    ck.run("lock", "web", status=DONE)
-    ck.umount()
-    mnt = ck.mount()
-    fd = os.open(mnt / "f", os.O_RDONLY)
-    ck.run("lock", "web", status=DONE)
-    ck.umount(status=BUSY)
-    os.close(fd)
-    run("umount", mnt)
-    wait_until("its end", lambda: not ck.states())
-    with volume.mounted(ck.dir / "peer") as peer:
-        assert (peer / "f").read_bytes() == b"here"
-
-
-def test_names_and_all(ck):
-    done = ck.run("lock", "nowhere", status=NO_VOLUME)
-    assert done.stderr == 'ckrfs: "nowhere" is not mounted\n'
-    ck.run("unlock", "nowhere", status=NO_VOLUME)
-    ck.run("lock", status=USAGE)
-    ck.run("unlock", status=USAGE)
-    ck.run("lock", "--all", "web", status=USAGE)
-    ck.run("lock", "web", "--timeout", "soon", status=USAGE)
-    ck.run("lock", "--all", status=DONE)
-    ck.volume("one")
-    ck.volume("two", cipher=ck.dir / "cipher2")
-    (ck.dir / "mnt2").mkdir()
-    with ck.mounted("one"), ck.mounted("two", ck.dir / "mnt2"):
-        ck.run("lock", "--all", status=DONE)
-        assert [m["state"] for m in ck.states()] == ["locked", "locked"]
-        ck.run("unlock", "one", "two", status=DONE)
-        assert [m["state"] for m in ck.states()] == ["unlocked", "unlocked"]
-        os.kill(ck.state()["server_pid"], signal.SIGKILL)
-        wait_until("the failure", lambda: ck.state()["state"] == "failed")
-        done = ck.run("lock", "--all", status=PARTLY)
-        assert done.stderr == 'ckrfs: cannot lock "one": its server died\n'
-        assert ck.state(ck.dir / "mnt2")["state"] == "locked"
-
-
-def test_report_names_who_holds_files(ck, files):
-    done = ck.run("lock", "web", "--report", status=DONE)
-    assert f"held by: {os.getpid()} " in done.stdout
-    ck.run("unlock", "web", status=DONE)
-    assert ck.run("lock", "web", status=DONE).stdout == ""
-    ck.run("unlock", "web", status=DONE)
-
-
-def test_only_root_and_the_owner_may(ck):
-    """The owner may lock and unlock, but not have the keeper read what he cannot."""
-    ck.volume(owner=UID)
-    with ck.mounted() as mnt:
-        ck.dir.chmod(0o755)
-
-        def as_uid(uid, *args):
-            return subprocess.run(ck.argv(*args), env=ck.env, capture_output=True, text=True, user=uid, group=uid,
-                                  extra_groups=[])
-
-        assert as_uid(UID + 1, "lock", "web").returncode == FAILED
-        assert ck.state()["state"] == "unlocked"
-        assert as_uid(UID, "lock", "web").returncode == DONE
-        assert ck.state()["state"] == "locked"
-        done = as_uid(UID, "unlock", "web", "--key", f"file:{ck.dir}/key")
-        assert done.returncode == FAILED
-        assert done.stderr == ('ckrfs: cannot unlock "web": only who mounted it may name another key source\n'
-                               "  try: ckrfs unlock web\n")
-        assert as_uid(UID + 1, "unlock", "web").returncode == FAILED
-        assert outcome(lambda: os.listdir(mnt), 0) == errno.ENOKEY
-        assert as_uid(UID, "unlock", "web").returncode == DONE
-        assert os.listdir(mnt) == []
-
-
-# ---- keys
-
-def test_wrong_key_stays_locked(ck):
-    ck.volume()
-    other = ck.volume("other", cipher=ck.dir / "cipher2", key=f"file:{ck.dir}/key")
-    with ck.mounted() as mnt:
-        (mnt / "f").write_bytes(b"here")
-        ck.run("lock", "web", status=DONE)
-        ck.key_file("not it")
-        for _ in range(2):
-            done = ck.run("unlock", "web", status=WRONG_KEY)
-            assert done.stderr.startswith('ckrfs: cannot unlock "web": wrong passphrase')
-        (ck.dir / "key").unlink()
-        ck.run("unlock", "web", status=NO_KEY)
-        raw = ck.key_file(other.master_key(), "raw")
-        ck.run("unlock", "web", "--key", f"file:{raw}?fmt=raw", status=WRONG_KEY)
-        assert ck.run("unlock", "web", "--key", "nonsense:x").returncode not in (DONE, None)
-        assert ck.state()["state"] == "locked"
-        assert outcome(lambda: os.listdir(mnt), 0) == errno.ENOKEY
-        right = ck.key_file("correct horse", "right")
-        ck.run("unlock", "web", "--key", f"file:{right}", status=DONE)
-        assert ck.state()["key_source"] == f"file:{right}"
-        assert (mnt / "f").read_bytes() == b"here"
-
-
-def test_keyring_source_after_lock(ck):
-    """The mount's ring is emptied by the lock, the manager's stays linked."""
-    ck.volume(key="keyring:user:ckrfs-test", keyring="inherit")
-    script = ('keyctl padd user ckrfs-test @s < "$1" > /dev/null && shift && "$0" "$@" && '
-              '"$0" lock web && "$0" unlock web && "$0" lock web && keyctl purge user ckrfs-test > /dev/null; '
-              '"$0" unlock web; echo $?; "$0" umount web')
-    key = ck.key_file("correct horse")
-    argv = ck.argv("mount", "web", ck.mnt)
-    done = subprocess.run(["keyctl", "session", "-", "sh", "-c", script, argv[0], key, *argv[1:]], env=ck.env,
-                          capture_output=True, text=True, timeout=60)
-    assert done.stdout == f"{NO_KEY}\n", done.stderr
-
-
-@pytest.fixture
-def hanging(ck):
-    """A mounted and locked volume whose key source hangs from now on; -> a file that is there when it does."""
-    key, hang, hangs = ck.key_file("correct horse"), ck.dir / "hang", ck.dir / "hangs"
-    program = ck.dir / "source"
-    program.write_text(f"#!/bin/sh\ntest ! -e {hang} || {{ touch {hangs}; exec sleep 1000; }}\ncat {key}\n")
-    program.chmod(0o700)
-    ck.volume(key=f"exec:{program}", key_timeout="5s")
-    ck.mount()
-    ck.run("lock", "web", status=DONE)
-    hang.touch()
-    yield hangs
-
-
-def test_hanging_source(ck, hanging):
-    """The keeper goes on answering; the unlock ends with key-timeout; then it works."""
-    with child(ck.argv("unlock", "web"), env=ck.env, stderr=subprocess.PIPE) as waiting:
-        wait_until("the source", hanging.exists)
-        assert ck.state()["state"] == "locked"
-        done = ck.run("lock", "web", status=BUSY)
-        assert done.stderr == 'ckrfs: cannot lock "web": an unlock is under way\n'
-        done = ck.run("unlock", "web", status=BUSY)
-        assert done.stderr == 'ckrfs: cannot unlock "web": another unlock is under way\n'
-        assert waiting.wait(30) == NO_KEY
-    (ck.dir / "hang").unlink()
-    ck.run("unlock", "web", status=DONE)
-    assert os.listdir(ck.mnt) == []
-    ck.umount()
-
-
-def test_unmounted_while_a_source_hangs(ck, hanging):
-    with child(ck.argv("unlock", "web"), env=ck.env, stderr=subprocess.PIPE) as waiting:
-        wait_until("the source", hanging.exists)
-        ck.umount()
-        assert waiting.wait(30) == FAILED
-
-
-# ---- what can happen meanwhile
-
-def test_two_locks_at_once(ck):
-    ck.volume()
-    with ck.mounted() as mnt:
-        (mnt / "f").write_bytes(os.urandom(8 << 20))
-        for _ in range(5):
-            both = [subprocess.Popen(ck.argv("lock", "web"), env=ck.env) for _ in range(2)]
-            assert [p.wait(60) for p in both] == [DONE, DONE]
-            assert outcome(lambda: os.stat(mnt / "f"), 0) == errno.ENOKEY
-            ck.run("unlock", "web", status=DONE)
-        assert os.stat(mnt / "f").st_size == 8 << 20
-
-
-def test_server_dies(ck):
-    """A lock that waits for a server is told that it died; a dead one is not locked."""
-    ck.volume()
-    ck.mount()
-    server = ck.state()["server_pid"]
-    os.kill(server, signal.SIGSTOP)
-    with child(ck.argv("lock", "web", "--timeout", "250ms"), env=ck.env, stderr=subprocess.PIPE) as waiting:
-        keeper = ck.state()["keeper_pid"]
-        wait_until("the lock", lambda: open(f"/proc/{keeper}/task/{keeper}/children").read().split() != [str(server)])
-        os.kill(server, signal.SIGKILL)
-        assert waiting.wait(30) == FAILED
-        assert b"the server died" in waiting.stderr.read()
-    for command in ("lock", "unlock"):
-        done = ck.run(command, "web", status=FAILED)
-        assert done.stderr == f'ckrfs: cannot {command} "web": its server died\n'
-    ck.umount()
-    ck.mount()
-    ck.run("lock", "web", status=DONE)
-    os.kill(ck.state()["server_pid"], signal.SIGKILL)
-    wait_until("the failure", lambda: ck.state()["state"] == "failed")
-    ck.run("unlock", "web", status=FAILED)
-    ck.umount()
-
-
-def test_control_messages(ck):
-    """What is not from our own client."""
-    ck.volume()
-    with ck.mounted():
-        def ask(text):
-            with socket.socket(socket.AF_UNIX) as s:
-                s.connect(str(ck.runtime / "mounts" / "web" / "control"))
-                s.sendall(text)
-                return s.makefile().readline()
-
-        assert "timeout_ms" in ask(b'{"version":1,"command":"lock","timeout_ms":-5}\n')
-        assert ask(b'{"version":1,"command":"lock"}\n') == '{"version":1,"ok":true}\n'
-        assert '"status":1' in ask(b'{"version":1,"command":"unlock","key":7}\n')
-        assert ask(b'{"version":1,"command":"unlock"}\n') == '{"version":1,"ok":true}\n'

@@ -14,20 +14,11 @@ from pathlib import Path
 
 import containers
 import pytest
-from fscrypt import ABSENT, PRESENT, SET_POLICY, Encrypting, key_status, opened, policy
-from manager import DESCRIPTION, PASSPHRASE, Key, join_session, keyctl, refusal, wait_for_lock, wait_for_unlock
+from fscrypt import ABSENT, PRESENT, SET_POLICY, key_status, opened, policy
+from locked import MARK, outcome, scan
+from manager import PASSPHRASE, SOURCE, Key, join_session, keyctl, refusal, wait_for_lock, wait_for_unlock
 from support import DONE, NO_KEY, UID, WRONG_KEY, Gocryptfs, as_user, child, errno_of, forms, run
 from test_containers import PROBE, container_with_keyctl
-from test_lock import MARK, outcome, scan
-
-SOURCE = f"keyring:user:{DESCRIPTION}"
-
-
-@pytest.fixture
-def key():
-    join_session()
-    yield Key()
-    join_session()
 
 
 @contextlib.contextmanager
@@ -83,13 +74,6 @@ def test_the_manager_attaches_a_keyring_to_a_container(ck, key):
         wait_for_lock(mnt / "f")
         assert inside.tell("cat /vol/f")[-1] == "status 1"
         inside.end()
-
-
-@pytest.fixture
-def fs(ck):
-    system = Encrypting(ck)
-    yield system
-    system.close()
 
 
 def test_request_key_in_the_kernel_finds_those_keys_when_a_file_system_needs_them(ck, key, fs):

@@ -8,8 +8,8 @@ import os
 import struct
 
 import pytest
+from locked import scan
 from support import DONE
-from test_lock import scan
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 SYS_getdents64 = 217 if os.uname().machine == "x86_64" else 61

@@ -24,7 +24,7 @@ MEMBERS = {
     "expires": int, "next_refresh": int, "key_watch": str, "last_error": str, "requests": int, "read_bytes": int,
     "written_bytes": int, "errors": int, "damages": int, "keeper_pid": int, "server_pid": int, "secret_memory": str,
     "passthrough": str, "protections": list, "missing": list, "latency": list, "latency_ns": int, "refreshes": int,
-    "refresh_failures": int,
+    "refresh_failures": int, "ephemeral": bool,
 }
 FAMILIES = {
     "ckrfs_build_info": "gauge", "ckrfs_mounts": "gauge", "ckrfs_mount_state": "gauge", "ckrfs_mount_info": "gauge",

@@ -133,6 +133,30 @@ def test_own_volume(user):
     assert mounts_under(user.dir) == []
 
 
+def test_ephemeral(user):
+    """In a directory for everybody, too; and without any capability directories that nobody may enter are removed."""
+    pool = user.dir / "pool"
+    pool.mkdir()
+    pool.chmod(0o1777)
+    strange = pool / ("ckrfs-ephemeral-" + "0" * 16)
+    strange.mkdir(mode=0o700)  # root's
+    for _ in range(2):
+        user.run("mount", pool, user.mnt, "-o", "ephemeral", status=DONE)
+        user.remember(user.mnt)
+
+        def use():
+            assert os.listdir(user.mnt) == []
+            (user.mnt / "f").write_text("mine")
+            (user.mnt / "d" / "e").mkdir(parents=True)
+            (user.mnt / "d" / "e").chmod(0)
+            (user.mnt / "d").chmod(0)
+        as_user(use)
+        mine = next(p for p in pool.iterdir() if p != strange)
+        assert os.stat(mine).st_uid == os.stat(mine / "volume").st_uid == UID
+        user.umount(user.mnt)
+        assert list(pool.iterdir()) == [strange]
+
+
 def test_own_conf_d(user):
     (user.config_dir / "conf.d").mkdir()
     shutil.move(user.config_dir / "ckrfs.conf", user.config_dir / "conf.d" / "one.conf")

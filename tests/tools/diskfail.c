@@ -2,30 +2,17 @@
 /*
  * diskfail IMAGE MOUNTPOINT: a file system with two files. "disk" is IMAGE, for a loop device. What is
  * written to "control" says what fails from then on with EIO: "r" reads, "w" writes, "s" fsync(2), any of
- * them; "" or
- * "-" nothing. Runs in the foreground.
+ * them; "" or "-" nothing. Runs in the foreground.
  */
+#include "image_fs.h"
+
 #include <errno.h>
-#include <fcntl.h>
-#include <fuse.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-static int image;
 static _Atomic bool fails_read, fails_write, fails_sync;
-
-static int disk_getattr(const char *path, struct stat *st, struct fuse_file_info *fi)
-{
-	if (strcmp(path, "/disk") == 0)
-		return fstat(image, st) < 0 ? -errno : 0;
-	memset(st, 0, sizeof(*st));
-	st->st_mode = strcmp(path, "/") == 0 ? S_IFDIR | 0755 : S_IFREG | 0600;
-	st->st_nlink = 1;
-	return strcmp(path, "/") == 0 || strcmp(path, "/control") == 0 ? 0 : -ENOENT;
-}
 
 static int disk_open(const char *path, struct fuse_file_info *fi)
 {
@@ -36,11 +23,7 @@ static int disk_open(const char *path, struct fuse_file_info *fi)
 
 static int disk_read(const char *path, char *buf, size_t size, off_t offset, struct fuse_file_info *fi)
 {
-	ssize_t n = fi->fh ? pread(image, buf, size, offset) : 0;
-
-	if (fi->fh && fails_read)
-		return -EIO;
-	return n < 0 ? -errno : (int)n;
+	return fi->fh && fails_read ? -EIO : image_fs_read(path, buf, size, offset, fi);
 }
 
 static int disk_write(const char *path, const char *buf, size_t size, off_t offset, struct fuse_file_info *fi)
@@ -55,7 +38,7 @@ static int disk_write(const char *path, const char *buf, size_t size, off_t offs
 	}
 	if (fails_write)
 		return -EIO;
-	n = pwrite(image, buf, size, offset);
+	n = pwrite(image_fs_image, buf, size, offset);
 	return n < 0 ? -errno : (int)n;
 }
 
@@ -64,33 +47,21 @@ static int disk_fsync(const char *path, int datasync, struct fuse_file_info *fi)
 	return fi->fh && fails_sync ? -EIO : 0;
 }
 
-static int disk_truncate(const char *path, off_t size, struct fuse_file_info *fi)
-{
-	return 0;
-}
-
 static const struct fuse_operations operations = {
-	.getattr = disk_getattr,
+	.getattr = image_fs_getattr,
 	.open = disk_open,
 	.read = disk_read,
 	.write = disk_write,
 	.fsync = disk_fsync,
-	.truncate = disk_truncate,
+	.truncate = image_fs_truncate,
 };
 
 int main(int argc, char **argv)
 {
-	char option[] = "-f";
-	char *args[] = {argv[0], option, argc == 3 ? argv[2] : NULL, NULL};
-
 	if (argc != 3) {
 		fprintf(stderr, "usage: diskfail IMAGE MOUNTPOINT\n");
 		return 2;
 	}
-	image = open(argv[1], O_RDWR | O_CLOEXEC);
-	if (image < 0) {
-		perror("diskfail");
-		return 1;
-	}
-	return fuse_main(3, args, &operations, NULL);
+	image_fs_other = "/control";
+	return image_fs_main(argv[0], argv[1], argv[2], 0, &operations);
 }

@@ -14,7 +14,7 @@ struct format_io io = {plain_room, disk_room};
 static struct format_init_params kind_of_volume; /* that init_format() makes */
 unsigned damages;
 char last_damage[256];
-static bool may_repair;
+static bool may_repair, is_made;
 
 static void count_damage(void *ctx, const char *what, const char *where)
 {
@@ -42,9 +42,9 @@ int open_format(int kind)
 	struct error err = ERROR_NONE;
 	struct key key = raw_key(7);
 
-	if (format_open(&params, &format, &err) < 0)
+	if ((is_made ? format_make : format_open)(&params, &format, &err) < 0)
 		return -1;
-	if (format_needs_key(format) && format_unlock(format, &key, &err) < 0)
+	if (format_needs_key(format) && !is_made && format_unlock(format, &key, &err) < 0)
 		return -1;
 	secret_free(key.bytes);
 	if (format_start(format, count_damage, NULL, &err) < 0)
@@ -99,6 +99,14 @@ int setup_deterministic(void **state)
 	return setup(state);
 }
 
+/* With a key that nobody knows. */
+int setup_made(void **state)
+{
+	is_made = true;
+	damages = 0;
+	return scratch_make(&dir) < 0 || store_init_proc() < 0 ? -1 : open_format(CONFIG_FORMAT_GOCRYPTFS);
+}
+
 int setup_plain(void **state)
 {
 	return scratch_make(&dir) < 0 || store_init_proc() < 0 ? -1 : open_format(CONFIG_FORMAT_PLAIN);
@@ -112,7 +120,7 @@ int setup_repairing(void **state)
 
 int teardown(void **state)
 {
-	may_repair = false;
+	may_repair = is_made = false;
 	format_free(format);
 	format = NULL;
 	kind_of_volume = (struct format_init_params){.kind = 0};

@@ -26,6 +26,7 @@ int init_format(const struct key *key, struct error *err);
 int setup(void **state);
 int setup_plain_names(void **state);
 int setup_deterministic(void **state);
+int setup_made(void **state);
 int setup_plain(void **state);
 int setup_repairing(void **state);
 int teardown(void **state);

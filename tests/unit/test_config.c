@@ -1,51 +1,13 @@
 /* SPDX-License-Identifier: MIT */
+/* Configuration as text: sections, options, words behind -o, and what goes together; test_config_load.c has
+ * files. */
 #include "cleanup.h"
 #include "config_impl.h"
-#include "scratch_dir.h"
+#include "unit.h"
 #include "util.h"
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-/* after those four, as cmocka wants */
-#include <cmocka.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <json-c/json.h>
 #include <string.h>
-#include <sys/stat.h>
-
-static struct scratch scratch;
-static const char *const dir = scratch.path;
-
-static char *path(const char *name)
-{
-	char *p;
-
-	assert_true(asprintf(&p, "%s/%s", dir, name) > 0);
-	return p;
-}
-
-static void file_write(const char *name, const char *text, mode_t mode)
-{
-	autofree char *p = path(name);
-	FILE *f = fopen(p, "we");
-
-	assert_non_null(f);
-	assert_true(fputs(text, f) >= 0);
-	assert_int_equal(fclose(f), 0);
-	assert_int_equal(chmod(p, mode), 0);
-}
-
-static int setup(void **state)
-{
-	return scratch_make(&scratch) < 0 || mkdirat(scratch.fd, "conf.d", 0755) < 0 ? -1 : 0;
-}
-
-static int teardown(void **state)
-{
-	scratch_remove(&scratch);
-	return 0;
-}
 
 static struct config_set *parse(const char *text, struct error *err)
 {
@@ -445,6 +407,42 @@ static void test_finish(void **state)
 	assert_int_equal(err.status, EXIT_STATUS_CONFIG);
 }
 
+/* What an ephemeral volume cannot have, by -o and the words that say so. */
+static void test_finish_ephemeral(void **state)
+{
+	static const struct {
+		const char *options, *says;
+	} cases[] = {
+		{"ephemeral", NULL},
+		{"ephemeral,keyring=inherit,on-expire=keep,key-lifetime=1h", NULL},
+		{"noephemeral,key=fd:3,ro,shared", NULL},
+		{"ephemeral,key=fd:3", "its key is made"},
+		{"ephemeral,lower-key=fd:3", "its key is made"},
+		{"ephemeral,format=plain", "the format \"plain\""},
+		{"ephemeral,lower=fscrypt", "lower = fscrypt"},
+		{"ephemeral,lower=fscrypt,format=gocryptfs,lower-key=fd:3", "lower = fscrypt"},
+		{"ephemeral,shared", "no other mount"},
+		{"ephemeral,ro", "read-only"},
+		{"ephemeral,hide-lower", "it takes a directory"},
+		{"ephemeral,subtree=/x", "it takes a directory"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		autoconfig struct config *cfg = NULL;
+		struct error err = ERROR_NONE;
+
+		assert_int_equal(config_new("v", 0, &cfg, NULL), 0);
+		assert_int_equal(config_set_option(cfg, "source", "/s", "-", NULL), 0);
+		assert_int_equal(config_apply_options(cfg, cases[i].options, "-o", &err), 0);
+		assert_int_equal(config_volume_finish(cfg, &err), cases[i].says ? -EINVAL : 0);
+		if (!cases[i].says)
+			continue;
+		assert_int_equal(err.status, EXIT_STATUS_CONFIG);
+		assert_non_null(strstr(err.text, "ephemeral = yes cannot be done: "));
+		assert_non_null(strstr(err.text, cases[i].says));
+	}
+}
+
 static char *show(const struct config *cfg, bool json)
 {
 	char *text = NULL;
@@ -511,137 +509,6 @@ static void test_show_json(void **state)
 	assert_int_equal(json_object_object_length(options), n);
 	json_object_put(root);
 	json_tokener_free(tok);
-}
-
-static int load(const char *name, struct config_set **ret, struct error *err)
-{
-	autofree char *p = path(name);
-
-	return config_load(p, getuid(), ret, err);
-}
-
-static void test_load(void **state)
-{
-	autoconfig_set struct config_set *set = NULL;
-	autoconfig struct config *cfg = NULL;
-	struct error err = ERROR_NONE;
-	autofree char *want = path("conf.d/b.conf:2");
-
-	file_write("main.conf", "[defaults]\nthreads = 1\n[volume m]\nsource = /m\n", 0644);
-	file_write("conf.d/b.conf", "[defaults]\nthreads = 3\n", 0600);
-	file_write("conf.d/a.conf", "[defaults]\nthreads = 2\nshared = yes\n[volume a]\nsource = /a\n", 0644);
-	file_write("conf.d/.c.conf", "nonsense\n", 0644);
-	file_write("conf.d/d.txt", "nonsense\n", 0644);
-	assert_int_equal(load("main.conf", &set, &err), 0);
-	assert_string_equal(config_volumes(set)[0], "a");
-	assert_string_equal(config_volumes(set)[1], "m");
-	cfg = volume(set, "m");
-	assert_int_equal(cfg->threads, 3);
-	assert_true(cfg->shared);
-	assert_string_equal(origin_of(cfg, "threads"), want);
-}
-
-static void load_refused(const char *name, const char *file, const char *words, const char *hint)
-{
-	struct config_set *set = NULL;
-	struct error err = ERROR_NONE;
-	autofree char *p = path(file);
-	autofree char *want = NULL, *want_hint = NULL;
-
-	assert_true(asprintf(&want, "%s%s", p, words) > 0);
-	assert_true(asprintf(&want_hint, "%s%s", hint ? hint : "", hint ? p : "") >= 0);
-	assert_true(load(name, &set, &err) < 0);
-	assert_string_equal(err.text, want);
-	assert_string_equal(err.hint, want_hint);
-	assert_int_equal(err.status, EXIT_STATUS_CONFIG);
-	assert_null(set);
-}
-
-static void test_load_refused(void **state)
-{
-	autofree char *conf_d = path("conf.d");
-	autofree char *link = path("link.conf");
-	autofree char *fifo = path("conf.d/a.conf");
-
-	load_refused("missing.conf", "missing.conf", " does not exist", NULL);
-	load_refused("conf.d", "conf.d", " is not a regular file", NULL);
-	file_write("main.conf", "", 0666);
-	load_refused("main.conf", "main.conf", " can be written by others (mode 0666)", "chmod go-w ");
-	file_write("main.conf", "", 0664);
-	load_refused("main.conf", "main.conf", " can be written by others (mode 0664)", "chmod go-w ");
-	file_write("main.conf", "", 0644);
-	assert_int_equal(symlink("main.conf", link), 0);
-	load_refused("link.conf", "link.conf", " is a symbolic link: not followed", NULL);
-	assert_int_equal(chmod(conf_d, 01777), 0);
-	load_refused("main.conf", "conf.d", " can be written by others (mode 1777)", "chmod go-w ");
-	assert_int_equal(chmod(conf_d, 0755), 0);
-	assert_int_equal(mkfifo(fifo, 0600), 0);
-	load_refused("main.conf", "conf.d/a.conf", " is not a regular file", NULL);
-	assert_int_equal(unlink(fifo), 0);
-	file_write("conf.d/a.conf", "[volume x]\n", 0644);
-	file_write("conf.d/b.conf", "#\n#\n[volume x]\n", 0644);
-	{
-		autofree char *words = NULL;
-
-		assert_true(asprintf(&words, ":3: volume \"x\" is already in %s:1", fifo) > 0);
-		load_refused("main.conf", "conf.d/b.conf", words, NULL);
-	}
-}
-
-static void test_load_directory(void **state)
-{
-	struct error err = ERROR_NONE;
-	struct config_set *set = NULL;
-	char want[128];
-
-	file_write("main.conf", "", 0644);
-	assert_int_equal(chmod(dir, 0775), 0);
-	assert_int_equal(load("main.conf", &set, &err), -EPERM);
-	snprintf(want, sizeof(want), "%s can be written by others (mode 0775)", dir);
-	assert_string_equal(err.text, want);
-	/* above the directory: conf.d as the place of a file */
-	file_write("conf.d/a.conf", "", 0644);
-	err = ERROR_NONE;
-	assert_int_equal(load("conf.d/a.conf", &set, &err), -EPERM);
-	assert_string_equal(err.text, want);
-	assert_int_equal(chmod(dir, 01777), 0);
-	assert_int_equal(load("conf.d/a.conf", &set, &err), 0);
-	config_set_free(set);
-}
-
-static void test_load_owner(void **state)
-{
-	struct error err = ERROR_NONE;
-	struct config_set *set = NULL;
-	autofree char *p = path("main.conf");
-	char want[128];
-
-	if (geteuid() != 0)
-		skip();
-	file_write("main.conf", "", 0644);
-	if (chown(p, 12345, 0) < 0)
-		skip(); /* a user namespace without that user */
-	assert_int_equal(load("main.conf", &set, &err), -EPERM);
-	snprintf(want, sizeof(want), "%s belongs to uid 12345, not to root or to uid 0", p);
-	assert_string_equal(err.text, want);
-	assert_string_equal(strncmp(err.hint, "chown root ", 11) ? err.hint : "chown", "chown");
-	assert_int_equal(config_load(p, 12345, &set, &err), 0);
-	config_set_free(set);
-}
-
-static void test_load_large(void **state)
-{
-	struct error err = ERROR_NONE;
-	struct config_set *set = NULL;
-	autofree char *p = path("main.conf");
-	char want[128];
-
-	file_write("main.conf", "", 0644);
-	assert_int_equal(truncate(p, (1 << 20) + 1), 0);
-	assert_int_equal(load("main.conf", &set, &err), -EFBIG);
-	snprintf(want, sizeof(want), "%s is larger than 1 MiB", p);
-	assert_string_equal(err.text, want);
-	assert_int_equal(err.status, EXIT_STATUS_CONFIG);
 }
 
 /* What users cannot change comes from the default files, and stands nowhere else. */
@@ -757,13 +624,9 @@ int main(void)
 		cmocka_unit_test(test_options_over_section),
 		cmocka_unit_test(test_option_errors),
 		cmocka_unit_test(test_finish),
+		cmocka_unit_test(test_finish_ephemeral),
 		cmocka_unit_test(test_show),
 		cmocka_unit_test(test_show_json),
-		cmocka_unit_test_setup_teardown(test_load, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_load_refused, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_load_directory, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_load_owner, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_load_large, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

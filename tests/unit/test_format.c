@@ -301,6 +301,30 @@ static void init_refuses_what_is_not_empty(void **state)
 	secret_free(key.bytes);
 }
 
+/* Nothing of its key is there, and the next one has another. */
+static void made_volume_cannot_be_opened(void **state)
+{
+	struct format_params params = {.kind = CONFIG_FORMAT_GOCRYPTFS, .root_fd = dir.fd};
+	struct error err = ERROR_NONE;
+	struct format *other = NULL;
+	char identifier[64];
+
+	assert_true(exists("gocryptfs.diriv"));
+	assert_false(exists("gocryptfs.conf"));
+	assert_int_equal(format_open(&params, &other, &err), -ENOENT);
+	snprintf(identifier, sizeof(identifier), "%s", format_key_identifier(format));
+	assert_int_equal(strlen(identifier), 32);
+	/* Not where there is one already. */
+	assert_int_equal(format_make(&params, &other, &err), -EEXIST);
+	assert_int_equal(store_unlink(dir.fd, "gocryptfs.diriv"), 0);
+	assert_int_equal(format_make(&params, &other, &err), 0);
+	assert_string_not_equal(format_key_identifier(other), identifier);
+	format_free(other);
+	params.kind = CONFIG_FORMAT_PLAIN;
+	assert_int_equal(format_make(&params, &other, &err), -EOPNOTSUPP);
+	assert_int_equal(err.status, EXIT_STATUS_UNSUPPORTED);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -308,6 +332,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(file_is_what_was_written, setup_plain, teardown),
 		cmocka_unit_test_setup_teardown(renewing_keeps_the_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(renewing_keeps_the_file, setup_plain, teardown),
+		cmocka_unit_test_setup_teardown(file_is_what_was_written, setup_made, teardown),
+		cmocka_unit_test_setup_teardown(links_and_xattrs_go_around, setup_made, teardown),
+		cmocka_unit_test_setup_teardown(made_volume_cannot_be_opened, setup_made, teardown),
 		cmocka_unit_test_setup_teardown(same_size_is_no_change, setup, teardown),
 		cmocka_unit_test_setup_teardown(holes_are_found, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_damaged_block_is_one_block, setup, teardown),
