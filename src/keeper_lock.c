@@ -252,10 +252,11 @@ static void renewed(struct keeper_lock *l, const struct error *from_server)
 	int r = lower_renewed(l->m->lower, from_server->code == 0);
 
 	if (from_server->code < 0)
-		log_msg(LOG_LEVEL_WARNING, "\"%s\": %s", l->m->config->name, from_server->text);
+		log_msg(LOG_LEVEL_WARNING, "the token of \"%s\" was renewed, but: %s [CK116]",
+			l->m->config->name, from_server->text);
 	if (r < 0)
-		log_msg(LOG_LEVEL_WARNING, "\"%s\": the old token cannot be revoked: %s", l->m->config->name,
-			strerror(-r));
+		log_msg(LOG_LEVEL_WARNING, "\"%s\": the old token cannot be revoked: %s [CK117]",
+			l->m->config->name, strerror(-r));
 	end(l, &none);
 }
 

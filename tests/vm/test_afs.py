@@ -13,8 +13,9 @@ import time
 
 import pytest
 
-from afs_cell import IP, NAME, Cell, run, wait_for
+from afs_cell import IP, KEYTABS, NAME, Cell, run, wait_for, write
 
+REPO = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.path.join(os.environ["CKRFS_BUILD_DIR"], "ckrfs")
 LIFE = int(os.environ.get("AFS_LIFE", "30"))
 LIFETIMES = int(os.environ.get("AFS_LIFETIMES", "10"))
@@ -244,6 +245,27 @@ def test_lock_and_unlock_with_open_files(cell, one):
     os.pwrite(fd, b"after!", 0)
     os.fsync(fd)
     os.close(fd)
+
+
+def test_transcript_of_the_documentation(cell):
+    """docs/afs.md, as tests/e2e/test_docs.py does with the others."""
+    sys.path.insert(0, str(REPO / "tests/e2e"))
+    from test_docs import matches, transcript
+    text = (REPO / "docs/afs.md").read_text()
+    conf = text[text.index("    [volume alice]"):text.index("    $ mkdir /srv/alice")]
+    run("mount", "-t", "tmpfs", "tmpfs", "/srv")
+    run("mount", "-t", "tmpfs", "-o", "mode=700", "tmpfs", "/root")
+    run("cp", f"{KEYTABS}/alice.kt", "/root/alice.keytab")
+    write("/etc/ckrfs/conf.d/alice.conf", textwrap.dedent(conf))
+    cell.volume("home.alice", "alice")
+    steps = transcript(text)
+    script = "".join(f"{command}\necho '\036'\n" for command, _ in steps)
+    path = f"{os.path.dirname(BINARY)}:{os.environ['PATH']}"
+    done = subprocess.run(["keyctl", "session", "-", "bash"], input=script, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          env=dict(os.environ, PATH=path), timeout=120)
+    said = [part.strip("\n").splitlines() for part in done.stdout.split("\036")]
+    for (command, wanted), got in zip(steps, said):
+        assert matches(wanted, [line for line in got if not line.startswith("Joined session")]), (command, got)
 
 
 def test_two_clients_are_coherent(cell, one):
