@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* The program ckrfs-net: the commands that ckrfs hands over, companion.h. Nobody calls it by its own name. */
+/* The program ckrfs-net: the commands that ckrfs hands over, companion.h. Nobody but ckrfs calls it. */
 #include <errno.h>
 #include <string.h>
 
 #include "command.h"
+#include "krb5_answer.h"
+#include "krb5_source_impl.h"
 #include "util.h"
 
 static const struct {
@@ -21,6 +23,8 @@ int main(int argc, char **argv)
 	int first = command_front(argc, argv, &front);
 	const char *name = first < argc ? argv[first] : "";
 
+	if (strcmp(name, KRB5_ANSWER_COMMAND) == 0)
+		return krb5_answer(argc - first, argv + first);
 	for (size_t i = 0; i < ARRAY_SIZE(commands_here); i++)
 		if (strcmp(commands_here[i].name, name) == 0)
 			return commands_here[i].run(&front, argc - first, argv + first);

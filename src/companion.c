@@ -2,34 +2,10 @@
 #include "companion.h"
 
 #include <errno.h>
-#include <limits.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "program.h"
 #include "version.h"
-
-/* Also where the running program was replaced meanwhile: the directory stays. Somebody else's file is not
- * taken, as root may run a copy that lies in a directory for all. */
-static bool find_beside(const char *name, char path[PATH_MAX])
-{
-	struct stat self, other;
-	ssize_t n = readlink("/proc/self/exe", path, PATH_MAX - 1);
-	char *slash;
-	size_t room;
-
-	if (n < 0 || stat("/proc/self/exe", &self) < 0)
-		return false;
-	path[n] = '\0';
-	slash = strrchr(path, '/');
-	if (!slash)
-		return false;
-	room = (size_t)(path + PATH_MAX - (slash + 1));
-	return (size_t)snprintf(slash + 1, room, "%s", name) < room && stat(path, &other) == 0 &&
-	       S_ISREG(other.st_mode) && other.st_uid == self.st_uid;
-}
 
 static int run_program(const char *name, const char *directory, const char *command, char *const *argv)
 {
@@ -37,8 +13,7 @@ static int run_program(const char *name, const char *directory, const char *comm
 	char path[PATH_MAX];
 	int r;
 
-	if (!find_beside(name, path))
-		snprintf(path, sizeof(path), "%s/%s", directory, name);
+	program_path(name, directory, path);
 	execv(path, argv);
 	r = -errno;
 	if (r == -ENOENT)
@@ -53,7 +28,7 @@ static int run_program(const char *name, const char *directory, const char *comm
 
 int companion_run(const struct front *front, int argc, char **argv)
 {
-	return run_program("ckrfs-net", CKRFS_LIBEXECDIR, argv[0], front->argv);
+	return run_program(PROGRAM_NET, CKRFS_LIBEXECDIR, argv[0], front->argv);
 }
 
 int companion_run_ckrfs(char *const *argv)

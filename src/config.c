@@ -281,7 +281,7 @@ static int entry_check(struct reader *rd, const struct config_section *s, int in
 	if (other && o->type != CONFIG_KEY)
 		return error_set(rd->err, -EINVAL, EXIT_STATUS_CONFIG, "%s is already set in line %u",
 				 o->name, other->line);
-	if (*value && *value != '/' && o->type == CONFIG_PATH)
+	if (*value && *value != '/' && o->type == CONFIG_PATH && !config_is_afs_source(value))
 		return error_set(rd->err, -EINVAL, EXIT_STATUS_CONFIG,
 				 "%s = \"%s\": must be an absolute path", o->name, value);
 	return config_value_set(rd->scratch, index, value, NULL, false, rd->err);

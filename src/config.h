@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <sys/types.h>
 
-enum config_lower { CONFIG_LOWER_DIRECTORY, CONFIG_LOWER_FSCRYPT };
+enum config_lower { CONFIG_LOWER_DIRECTORY, CONFIG_LOWER_FSCRYPT, CONFIG_LOWER_AFS };
 enum config_format { CONFIG_FORMAT_GOCRYPTFS, CONFIG_FORMAT_PLAIN };
 enum config_sandbox { CONFIG_SANDBOX_AUTO, CONFIG_SANDBOX_STRICT, CONFIG_SANDBOX_OFF };
 enum config_auto { CONFIG_AUTO, CONFIG_YES, CONFIG_NO };
@@ -22,15 +22,17 @@ enum config_expire { CONFIG_EXPIRE_LOCK, CONFIG_EXPIRE_EIO, CONFIG_EXPIRE_KEEP }
 
 /* One volume's effective values. Strings are owned by the config, NULL where unset and without default. */
 struct config {
-	char *name;      /* [volume NAME] */
-	char *source;    /* absolute path after config_volume_finish() */
-	char *target;    /* mount point, absolute, may be NULL */
-	int lower;       /* enum config_lower */
-	char *lower_key; /* key source of the lower; NULL: with a format without key, those of keys */
-	bool hide_lower; /* the lower cannot be reached but through the mount */
-	char *subtree;   /* directory on the block device that source is, NULL: its root */
-	int format;      /* enum config_format */
-	char **keys;     /* key source specifications in order, NULL-terminated; never NULL */
+	char *name;        /* [volume NAME] */
+	char *source;      /* absolute path after config_volume_finish(), or %CELL:VOLUME of AFS */
+	char *target;      /* mount point, absolute, may be NULL */
+	int lower;         /* enum config_lower */
+	char *lower_key;   /* key source of the lower; NULL: with a format without key, those of keys */
+	bool hide_lower;   /* the lower cannot be reached but through the mount */
+	char *subtree;     /* directory on the block device or AFS volume that source is, NULL: its root */
+	char *afs_servers; /* addresses, "," between them; NULL: found by the kernel */
+	char *netns;       /* network namespace of an AFS volume, NULL: the caller's */
+	int format;        /* enum config_format */
+	char **keys;       /* key source specifications in order, NULL-terminated; never NULL */
 	size_t n_keys;
 	char *keyring;      /* "none", "inherit" or a serial, as text */
 	int keyring_search; /* enum config_search */
@@ -142,6 +144,11 @@ int config_set_option(struct config *cfg, const char *name, const char *value, c
 /* What only makes sense once all is known: source present, paths absolute, contradictions (key on a plain
  * directory). Status 14. */
 int config_volume_finish(struct config *cfg, struct error *err);
+/* Who may do what is decided by the lower, not by modes and owners. */
+static inline bool config_lower_decides(const struct config *cfg)
+{
+	return cfg->lower == CONFIG_LOWER_AFS;
+}
 /* Where an option's value came from: "FILE:LINE", "-o" or "default"; borrowed. */
 const char *config_origin(const struct config *cfg, const char *option);
 

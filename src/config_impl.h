@@ -85,4 +85,7 @@ int config_option_unknown(const char *name, bool words, struct error *err);
 int config_parse(struct config_set *set, const char *file, const char *text, size_t size, struct error *err);
 int config_set_new(uid_t uid, struct config_set **ret, struct error *err);
 
+/* "%CELL:VOLUME" or "#CELL:VOLUME" as the kernel takes it, each of them one word? config_options.c */
+bool config_is_afs_source(const char *source);
+
 #endif

@@ -171,24 +171,76 @@ static int path_finish(char **path, struct error *err)
 	return 0;
 }
 
+static const char *const lower_names[] = {[CONFIG_LOWER_DIRECTORY] = "directory",
+					  [CONFIG_LOWER_FSCRYPT] = "fscrypt",
+					  [CONFIG_LOWER_AFS] = "afs"};
+
 /* Every key that is given has a use, and every lower with a key gets one. */
 static int finish_keys(const struct config *cfg, struct error *err)
 {
-	bool plain = cfg->format == CONFIG_FORMAT_PLAIN, fscrypt = cfg->lower == CONFIG_LOWER_FSCRYPT;
+	bool plain = cfg->format == CONFIG_FORMAT_PLAIN, keyed = cfg->lower != CONFIG_LOWER_DIRECTORY;
 
-	if (cfg->n_keys && plain && !fscrypt)
+	if (cfg->n_keys && plain && !keyed)
 		return error_set(
 			err, -EINVAL, EXIT_STATUS_CONFIG,
 			"key sources are given but format \"plain\" on lower \"directory\" uses no key");
-	if (cfg->lower_key && !fscrypt)
+	if (cfg->lower_key && !keyed)
 		return error_set(err, -EINVAL, EXIT_STATUS_CONFIG,
 				 "lower-key is given but lower \"directory\" uses no key");
 	if (cfg->lower_key && plain && cfg->n_keys)
 		return error_set(err, -EINVAL, EXIT_STATUS_CONFIG,
 				 "key and lower-key are given but format \"plain\" uses no key of its own");
-	if (!cfg->lower_key && fscrypt && !plain)
+	if (!cfg->lower_key && keyed && !plain)
 		return error_set(err, -EINVAL, EXIT_STATUS_CONFIG,
-				 "lower = fscrypt needs lower-key: key is for the format \"gocryptfs\"");
+				 "lower = %s needs lower-key: key is for the format \"gocryptfs\"",
+				 lower_names[cfg->lower]);
+	return 0;
+}
+
+static int wrong(struct error *err, const char *words)
+{
+	return error_set(err, -EINVAL, EXIT_STATUS_CONFIG, "%s", words);
+}
+
+bool config_is_afs_source(const char *source)
+{
+	const char *colon = strchr(source, ':');
+	size_t length = strlen(source);
+
+	return (source[0] == '%' || source[0] == '#') && colon && colon - source > 1 &&
+	       colon - source <= 254 && colon[1] && strcspn(source, " \t\n/,\\") == length && length < 400;
+}
+
+/* Others change the volume too, the servers decide who may, and a token cannot be taken out of an open file
+ * that is passed through. */
+static int finish_afs(struct config *cfg, struct error *err)
+{
+	if (!config_is_afs_source(cfg->source))
+		return wrong(err,
+			     "source must be %CELL:VOLUME or #CELL:VOLUME with lower = afs; a directory of "
+			     "the volume is named by subtree");
+	if (cfg->hide_lower)
+		return wrong(err, "hide-lower = yes: AFS is mounted for the volume alone anyway");
+	if (cfg->passthrough == CONFIG_YES)
+		return wrong(err, "passthrough = yes does not go with lower = afs");
+	if (cfg->idmap)
+		return wrong(
+			err,
+			"idmap = yes does not go with lower = afs: the servers know the token's user only");
+	if (!cfg->n_keys && !cfg->lower_key)
+		return wrong(err, "lower = afs needs a key, as key = krb5:keytab=FILE,principal=NAME");
+	cfg->shared = true;
+	cfg->writeback = false;
+	return path_finish(&cfg->netns, err);
+}
+
+static int finish_others(const struct config *cfg, struct error *err)
+{
+	if (config_is_afs_source(cfg->source))
+		return wrong(err, "source = %CELL:VOLUME goes with lower = afs only");
+	if (cfg->subtree && !cfg->hide_lower)
+		return wrong(err,
+			     "subtree is given, but without hide-lower = yes no block device is mounted");
 	return 0;
 }
 
@@ -199,7 +251,9 @@ static int finish_ephemeral(const struct config *cfg, struct error *err)
 
 	if (!cfg->ephemeral)
 		return 0;
-	if (cfg->lower != CONFIG_LOWER_DIRECTORY)
+	if (cfg->lower == CONFIG_LOWER_AFS)
+		why = "it takes a directory of this machine, not lower = afs";
+	else if (cfg->lower != CONFIG_LOWER_DIRECTORY)
 		why = "lower = fscrypt has keys of its own";
 	else if (cfg->format == CONFIG_FORMAT_PLAIN)
 		why = "the format \"plain\" has no key that could be gone";
@@ -221,20 +275,19 @@ int config_volume_finish(struct config *cfg, struct error *err)
 
 	if (!cfg->source)
 		return error_set(err, -EINVAL, EXIT_STATUS_CONFIG, "volume \"%s\" has no source", cfg->name);
-	/* What fscrypt keeps is encrypted already. */
-	if (cfg->lower == CONFIG_LOWER_FSCRYPT && strcmp(config_origin(cfg, "format"), "default") == 0)
+	/* What fscrypt keeps is encrypted already, and AFS is for sharing. */
+	if (cfg->lower != CONFIG_LOWER_DIRECTORY && strcmp(config_origin(cfg, "format"), "default") == 0)
 		cfg->format = CONFIG_FORMAT_PLAIN;
 	r = finish_ephemeral(cfg, err);
 	if (r == 0)
 		r = finish_keys(cfg, err);
-	if (r == 0 && cfg->subtree && !cfg->hide_lower)
-		r = error_set(err, -EINVAL, EXIT_STATUS_CONFIG,
-			      "subtree is given, but without hide-lower = yes no block device is mounted");
+	if (r == 0)
+		r = cfg->lower == CONFIG_LOWER_AFS ? finish_afs(cfg, err) : finish_others(cfg, err);
 	if (r == 0 && cfg->present_owner && (cfg->uid_map || cfg->gid_map))
 		r = error_set(err, -EINVAL, EXIT_STATUS_CONFIG,
 			      "present-owner and uid-map or gid-map exclude each other: one shows all as "
 			      "one user's, the others map each id");
-	if (r == 0)
+	if (r == 0 && cfg->lower != CONFIG_LOWER_AFS)
 		r = path_finish(&cfg->source, err);
 	return r < 0 ? r : path_finish(&cfg->target, err);
 }

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <string.h>
 
-static const char *const lower_words[] = {"directory", "fscrypt", NULL};
+static const char *const lower_words[] = {"directory", "fscrypt", "afs", NULL};
 static const char *const format_words[] = {"gocryptfs", "plain", NULL};
 static const char *const sandbox_words[] = {"auto", "strict", "off", NULL};
 static const char *const auto_words[] = {"auto", "yes", "no", NULL};
@@ -53,6 +53,16 @@ static const char *check_owner(const char *value)
 	uint32_t uid, gid;
 
 	return idmap_parse_owner(value, &uid, &gid) < 0 ? "UID or UID:GID, numbers below 4294967295" : NULL;
+}
+
+static const char *check_servers(const char *value)
+{
+	size_t length = strlen(value);
+
+	/* It becomes a word of a line that the kernel reads, and which looks at the addresses. */
+	if (strspn(value, "0123456789abcdefABCDEF.:,") != length || value[length - 1] == ',' || *value == ',')
+		return "IP addresses with \",\" between them";
+	return NULL;
 }
 
 static const char *check_refresh(const char *value)
@@ -111,7 +121,11 @@ const struct config_option config_options[] = {
 	{.name = "hide-lower", .type = CONFIG_BOOL, .offset = MEMBER(hide_lower), .fallback = "no",
 	 .argument = "BOOL", .help = "no way to the files but through the mount", .defaults_ok = true},
 	{.name = "subtree", .type = CONFIG_PATH, .offset = MEMBER(subtree), .argument = "PATH",
-	 .help = "directory on the block device that source is"},
+	 .help = "directory on the block device or AFS volume that source is"},
+	{.name = "afs-servers", .type = CONFIG_STRING, .offset = MEMBER(afs_servers), .check = check_servers,
+	 .argument = "IP[,IP...]", .help = "volume location servers of an AFS cell", .defaults_ok = true},
+	{.name = "netns", .type = CONFIG_PATH, .offset = MEMBER(netns), .argument = "PATH",
+	 .help = "network namespace that an AFS volume is reached in", .defaults_ok = true},
 	{.name = "format", .type = CONFIG_WORD, .offset = MEMBER(format), .fallback = "gocryptfs",
 	 .words = format_words, .argument = "FORMAT", .help = "how names and contents are stored",
 	 .defaults_ok = true},

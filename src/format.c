@@ -330,8 +330,51 @@ void format_file_upgrade(struct format_file *file, int fd)
 	old = file->fd;
 	file->fd = fd;
 	file->writable = true;
+	file->renewal = 0;
 	pthread_rwlock_unlock(&file->lock);
 	close(old);
+}
+
+/* Linux 6.1, kAFS: a file that could not be stored for want of a valid token is stored by the next fsync(2)
+ * as it was before, which is told to have gone well. */
+static int sync_remember(struct format_file *file, int r)
+{
+	switch (r) {
+	case -EACCES:
+	case -EPERM:
+	case -ENOKEY:
+	case -EKEYEXPIRED:
+	case -EKEYREVOKED:
+	case -EKEYREJECTED:
+		atomic_store(&file->sync_failed, r);
+		break;
+	default:
+		break;
+	}
+	return r;
+}
+
+int format_file_renew(struct format_file *file, uint32_t renewal)
+{
+	int fd = -1, r = 0;
+
+	pthread_rwlock_wrlock(&file->lock);
+	if (file->fd >= 0 && file->renewal != renewal) {
+		fd = store_reopen(file->fd, file->writable ? O_RDWR : O_RDONLY);
+		r = fd < 0 ? fd : 0;
+		if (file->writable)
+			sync_remember(file, store_fsync(fd < 0 ? file->fd : fd, false));
+	}
+	if (fd >= 0) {
+		/* While nothing is dirty: then kAFS forgets the old token. With Linux 6.1 one that ends while
+		 * it is stored with, and is the last that is known, makes the kernel follow a null pointer.
+		 */
+		close(file->fd);
+		file->fd = fd;
+		file->renewal = renewal;
+	}
+	pthread_rwlock_unlock(&file->lock);
+	return r;
 }
 
 bool format_file_let_go(struct format_file *file)
@@ -421,13 +464,15 @@ int format_fallocate(struct format *f, struct format_file *file, struct format_i
 
 int format_fsync(struct format *f, struct format_file *file, bool data_only)
 {
-	int r;
+	int r = atomic_load(&file->sync_failed);
 
+	if (r < 0)
+		return r;
 	if (f->ops->fsync)
-		return f->ops->fsync(f, file, data_only);
+		return sync_remember(file, f->ops->fsync(f, file, data_only));
 	r = store_fsync(format_file_fd(file), data_only);
 	format_file_fd_done(file);
-	return r;
+	return sync_remember(file, r);
 }
 
 int format_seek(struct format *f, struct format_file *file, uint64_t offset, int whence, uint64_t *ret_offset)

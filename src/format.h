@@ -168,6 +168,9 @@ bool format_file_writable(struct format_file *file);
 bool format_file_let_go(struct format_file *file);
 bool format_file_is_away(struct format_file *file);
 void format_file_take(struct format_file *file, int fd);
+/* For a lower whose key is exchanged: opens the fd anew, stores what was written through the old one, and
+ * closes that. Not twice for the same renewal. What could not be stored format_fsync() goes on telling. */
+int format_file_renew(struct format_file *file, uint32_t renewal);
 /* For calls that concern the inode as a whole (fstat, fsync): valid until format_file_fd_done(). */
 int format_file_fd(struct format_file *file);
 void format_file_fd_done(struct format_file *file);
@@ -181,7 +184,8 @@ ssize_t format_write(struct format *f, struct format_file *file, struct format_i
 int format_truncate(struct format *f, struct format_file *file, struct format_io *io, uint64_t size);
 int format_fallocate(struct format *f, struct format_file *file, struct format_io *io, int mode,
 		     uint64_t offset, uint64_t length);
-/* What was written is on disk; data_only as fdatasync(2). */
+/* What was written is on disk; data_only as fdatasync(2). Once it was not for want of a right or a key, it
+ * fails until the file is closed: the lower may have dropped what it could not store. */
 int format_fsync(struct format *f, struct format_file *file, bool data_only);
 int format_seek(struct format *f, struct format_file *file, uint64_t offset, int whence,
 		uint64_t *ret_offset);

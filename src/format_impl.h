@@ -85,7 +85,9 @@ struct format_file {
 	pthread_rwlock_t lock;
 	int fd;
 	bool writable;
-	bool id_known; /* gocryptfs: id holds the file's ID */
+	uint32_t renewal;        /* format_file_renew() that opened the fd */
+	_Atomic int sync_failed; /* format_fsync(), for good; 0: not */
+	bool id_known;           /* gocryptfs: id holds the file's ID */
 	uint8_t id[16];
 };
 

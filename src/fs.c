@@ -136,6 +136,7 @@ int fs_entry_fd(struct fs *fs, int fd, const struct fs_directory *dir, const cha
 
 void fs_reply_err(fuse_req_t req, int r)
 {
+	r = fs_lower_errno(fs_of(req), r);
 	if (r == -EIO)
 		atomic_fetch_add_explicit(&fs_of(req)->p.stats->errors, 1, memory_order_relaxed);
 	fuse_reply_err(req, -r);
@@ -266,7 +267,10 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 #ifdef FUSE_CAP_SETXATTR_EXT
 	conn->want &= ~(unsigned)FUSE_CAP_SETXATTR_EXT; /* fs_compat.c does it, with every libfuse */
 #endif
-	conn->want |= conn->capable & (FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK);
+	conn->want |= conn->capable & FUSE_CAP_DONT_MASK;
+	/* With those the kernel would decide by modes and owners again. */
+	if (!fs->p.lower_decides)
+		conn->want |= conn->capable & FUSE_CAP_POSIX_ACL;
 	if (fs->writeback)
 		conn->want |= conn->capable & FUSE_CAP_WRITEBACK_CACHE;
 	fs->writeback = conn->want & FUSE_CAP_WRITEBACK_CACHE;
@@ -457,6 +461,20 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 	node_put(fs->nodes, node);
 }
 
+/* Asked only where the lower decides. */
+static void op_access(fuse_req_t req, fuse_ino_t ino, int mask)
+{
+	struct fs *fs = fs_of(req);
+	struct fs_inode inode;
+	int r = fs->p.lower_decides ? fs_inode_get(fs, ino, &inode) : -ENOSYS;
+
+	if (r == 0) {
+		r = store_access(inode.fd.fd, mask);
+		fs_inode_put(fs, &inode);
+	}
+	fs_reply_err(req, r);
+}
+
 static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
 	struct fs *fs = fs_of(req);
@@ -496,6 +514,7 @@ static int session_new(struct fs *fs, struct error *err)
 		.forget_multi = op_forget_multi,
 		.getattr = op_getattr,
 		.setattr = op_setattr,
+		.access = op_access,
 		.statfs = op_statfs,
 	};
 	char name[] = "ckrfs";

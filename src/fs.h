@@ -24,6 +24,7 @@ struct fs_stats {
 	_Atomic uint64_t damages;       /* places found damaged */
 	struct latency latency;         /* of requests, from being read to being answered */
 	_Atomic unsigned passthrough;   /* enum fs_passthrough */
+	_Atomic int64_t lower_expires;  /* seconds since 1970, when the lower's key ends; 0: not known */
 };
 
 /* Do reads and writes go past the server, and why not? */
@@ -44,11 +45,13 @@ struct fs_params {
 	unsigned threads;       /* at least 1 */
 	int latency_fd;         /* of cpu_latency.h, -1: none; borrowed */
 	bool writeback;
-	bool passthrough;                      /* where it can be had */
-	bool passthrough_needed;               /* fs_serve() ends with -EOPNOTSUPP without */
-	bool shared;                           /* others change the volume too: caches are not trusted */
-	bool lower_let_go;                     /* while it is locked nothing of the lower is kept open */
-	bool act_as_caller;                    /* new objects belong to the caller (root with allow_other) */
+	bool passthrough;        /* where it can be had */
+	bool passthrough_needed; /* fs_serve() ends with -EOPNOTSUPP without */
+	bool shared;             /* others change the volume too: caches are not trusted */
+	bool lower_let_go;       /* while it is locked nothing of the lower is kept open */
+	bool lower_decides;      /* who may do what: not modes and owners */
+	bool lower_remote;  /* what is closed is stored first; its key can end (fs_stats.lower_expires) */
+	bool act_as_caller; /* new objects belong to the caller (root with allow_other) */
 	const struct idmap *uid_map, *gid_map; /* NULL: ids are those of the lower; borrowed */
 	bool one_owner;                        /* everything belongs to owner_uid and owner_gid */
 	uid_t owner_uid;
@@ -92,5 +95,8 @@ int fs_lock_finish(struct fs *fs, uint64_t timeout_ms, struct fs_lock_report *re
 /* key: of format_hand_over(). root_fd: of the lower, if nothing of it was kept open; borrowed. *ret_late:
  * cached writes that have come to nothing by the lock, in all. 12 as in format_restart(). */
 int fs_unlock(struct fs *fs, const struct secret *key, int root_fd, uint64_t *ret_late, struct error *err);
+/* The lower has another key: what is open is opened anew with it, and stored, while requests are served. 1
+ * what could not be, and goes on with the old key. Like lock and unlock one thread at a time. */
+int fs_renew(struct fs *fs, struct error *err);
 
 #endif

@@ -515,6 +515,18 @@ static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 	fs_reply_err(req, r);
 }
 
+/* close(2): what is stored on another machine may fail there, which nobody is told later. */
+static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct format_file *file = file_of(fs, fi);
+	int r = -ENOSYS;
+
+	if (fs->p.lower_remote)
+		r = !file ? -EBADF : format_file_writable(file) ? format_fsync(fs->p.format, file, false) : 0;
+	fs_reply_err(req, r);
+}
+
 static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
 			 struct fuse_file_info *fi)
 {
@@ -576,9 +588,10 @@ void fs_file_operations(struct fuse_lowlevel_ops *ops)
 	ops->read = op_read;
 	ops->write = op_write;
 	ops->fsync = op_fsync;
+	ops->flush = op_flush;
 	ops->fallocate = op_fallocate;
 	ops->lseek = op_lseek;
 	ops->copy_file_range = op_copy_file_range;
-	/* No flush: a directory of a local file system has nothing to say at close(2), and the kernel stops
-	 * asking. No locks: the kernel's own are right for a mount that is on one machine. */
+	/* A directory of a local file system has nothing to say at close(2): flush answers ENOSYS, and the
+	 * kernel stops asking. No locks: the kernel's own are right for a mount that is on one machine. */
 }

@@ -36,6 +36,7 @@ struct fs {
 	bool keep_cache;            /* page cache outlives opens */
 	unsigned passthrough_depth; /* 0: none */
 	_Atomic bool passthrough;   /* negotiated */
+	uint32_t renewals;          /* fs_renew() */
 	bool long_setxattr;         /* negotiated: FUSE_SETXATTR has flags */
 	uid_t self_uid;
 	gid_t self_gid;
@@ -199,6 +200,10 @@ void fs_lower_root_stat(struct fs *fs, struct stat *ret);
 void fs_lower_root_statvfs(struct fs *fs, struct statvfs *ret);
 /* While the gate is shut and drained. Nothing for a lower without a key. */
 void fs_lower_let_go(struct fs *fs);
+/* Stores what was written to files that are open; how many of them could not be. */
+uint64_t fs_lower_sync(struct fs *fs);
+/* Of an error of the lower: is it the key's fault? */
+int fs_lower_errno(const struct fs *fs, int r);
 /* root_fd stays the caller's. */
 int fs_lower_take(struct fs *fs, int root_fd);
 

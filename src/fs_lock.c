@@ -60,8 +60,8 @@ static bool is_flush(const struct fuse_buf *request)
 }
 
 /* What needs no key and tells nothing, but keeps the mount a mount: unmounting, df(1), the kernel's own
- * housekeeping. FLUSH is never implemented, which is all it is told. */
-static bool is_free(const struct fuse_buf *request)
+ * housekeeping. FLUSH of a lower that is not remote is never implemented, which is all it is told. */
+static bool is_free(const struct fs *fs, const struct fuse_buf *request)
 {
 	const struct fuse_in_header *in = request->mem;
 
@@ -72,10 +72,11 @@ static bool is_free(const struct fuse_buf *request)
 	case FUSE_NOTIFY_REPLY:
 	case FUSE_RELEASE:
 	case FUSE_RELEASEDIR:
-	case FUSE_FLUSH:
 	case FUSE_INIT:
 	case FUSE_DESTROY:
 		return true;
+	case FUSE_FLUSH:
+		return !fs->p.lower_remote;
 	default:
 		return false;
 	}
@@ -102,6 +103,9 @@ static void refuse(struct fs *fs, const struct fuse_buf *request)
 		.len = sizeof(out), .error = -atomic_load(&fs->refusal), .unique = in->unique};
 	struct iovec iov = {&out, sizeof(out)};
 
+	/* The lock stores what was written, and counts what it cannot: closing a file is no error. */
+	if (in->opcode == FUSE_FLUSH)
+		out.error = 0;
 	/* Interrupted or unmounted: nobody waits for it. */
 	if (writev(fuse_session_fd(fs->session), &iov, 1) < 0)
 		return;
@@ -111,7 +115,7 @@ bool fs_lock_admit(struct fs *fs, const struct fuse_buf *request, struct fs_pass
 {
 	bool about_root = is_about_root(request);
 
-	*ret = (struct fs_passage){.free = is_free(request) || (about_root && !fs->p.lower_let_go)};
+	*ret = (struct fs_passage){.free = is_free(fs, request) || (about_root && !fs->p.lower_let_go)};
 	by_copy = false;
 	if (ret->free)
 		return true;
@@ -263,6 +267,7 @@ int fs_lock_finish(struct fs *fs, uint64_t timeout_ms, struct fs_lock_report *re
 	forget_all_names(fs);
 	fs_file_restore_times(fs);
 	fs_ahead_drop_all(fs);
+	fs_lower_sync(fs);
 	fs_lower_let_go(fs);
 	format_lock(fs->p.format);
 	fs_loop_wipe(fs->loop);

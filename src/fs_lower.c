@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -174,6 +175,118 @@ static int take_file(struct fs *fs, struct node *node)
 	if (file)
 		fs_file_put(fs, node);
 	return r;
+}
+
+/* ---- a key that ends ---- */
+
+/* How often what was in use just now is tried again. */
+enum { RENEW_TRIES = 100, RENEW_WAIT_NS = 20000000 };
+
+static int sync_file(struct fs *fs, struct node *node)
+{
+	struct format_file *file = fs_file_if_open(fs, node);
+	int r = 0;
+
+	if (!file)
+		return 0;
+	if (format_file_writable(file) && !format_file_is_away(file))
+		r = format_fsync(fs->p.format, file, false);
+	fs_file_put(fs, node);
+	if (r < 0)
+		atomic_fetch_add(&fs->unflushed, 1);
+	return r;
+}
+
+uint64_t fs_lower_sync(struct fs *fs)
+{
+	uint64_t before = atomic_load(&fs->unflushed);
+
+	if (!fs->p.lower_remote)
+		return 0;
+	for_nodes(fs, sync_file);
+	return atomic_load(&fs->unflushed) - before;
+}
+
+int fs_lower_errno(const struct fs *fs, int r)
+{
+	int64_t expires = atomic_load_explicit(&fs->p.stats->lower_expires, memory_order_relaxed);
+
+	if (!fs->p.lower_remote)
+		return r;
+	switch (r) {
+	case -EKEYEXPIRED:
+	case -EKEYREVOKED:
+	case -EKEYREJECTED:
+		return -ENOKEY;
+	case -EACCES:
+	case -EPERM:
+		/* Whoever has a token that has ended is a stranger to the server. */
+		return expires && time(NULL) >= expires ? -ENOKEY : r;
+	default:
+		return r;
+	}
+}
+
+static int renew_file(struct fs *fs, struct node *node)
+{
+	struct format_file *file = fs_file_if_open(fs, node);
+	int r = 0;
+
+	if (!file)
+		return 0;
+	r = format_file_renew(file, fs->renewals);
+	fs_file_put(fs, node);
+	return r;
+}
+
+/* The number of the fd stays. Whoever reads the directory just now is not disturbed: -EAGAIN. */
+static int renew_stream(struct fs *fs, uint64_t id)
+{
+	struct fs_handle *h;
+	int fd, r = 0;
+
+	pthread_mutex_lock(&fs->handles_lock);
+	h = slots_get(&fs->handles, id);
+	if (h && !h->file && h->fd >= 0) {
+		r = -pthread_mutex_trylock(&h->lock);
+		if (r == -EBUSY)
+			r = -EAGAIN;
+		if (r == 0) {
+			fd = store_reopen(h->fd, O_RDONLY | O_DIRECTORY);
+			if (fd < 0 || lseek(fd, lseek(h->fd, 0, SEEK_CUR), SEEK_SET) < 0 ||
+			    dup3(fd, h->fd, O_CLOEXEC) < 0)
+				r = fd < 0 ? fd : -errno;
+			cleanup_close(&fd);
+			pthread_mutex_unlock(&h->lock);
+		}
+	}
+	pthread_mutex_unlock(&fs->handles_lock);
+	return r;
+}
+
+int fs_renew(struct fs *fs, struct error *err)
+{
+	struct timespec wait = {.tv_nsec = RENEW_WAIT_NS};
+	int r = 0, streams = -EAGAIN;
+
+	if (gate_state(&fs->gate) == GATE_SHUT)
+		return 0;
+	fs->renewals = fs->renewals == UINT32_MAX ? 1 : fs->renewals + 1;
+	for (int tries = 0; tries < RENEW_TRIES && streams == -EAGAIN; tries++) {
+		if (tries)
+			nanosleep(&wait, NULL);
+		r = for_nodes(fs, renew_file);
+		streams = for_handles(fs, renew_stream);
+	}
+	/* What was being opened when the new key came may be among them only now. */
+	if (r == 0)
+		r = for_nodes(fs, renew_file);
+	r = r < 0 ? r : streams;
+	return r < 0 ? error_errno(
+			       err, r, EXIT_STATUS_FAILED,
+			       "files that are open cannot be opened with the new key, and go on with the "
+			       "old one until that ends")
+		     : 0;
 }
 
 /* ---- all of it ---- */

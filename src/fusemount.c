@@ -88,8 +88,9 @@ static int mount_as_root(const struct config *cfg, struct fusemount *m, struct e
 	if (target_fd < 0 || fstat(target_fd, &st) < 0)
 		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot use target %s", cfg->target);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", target_fd);
-	snprintf(options, sizeof(options), "fd=%d,rootmode=%o,user_id=%u,group_id=%u,default_permissions%s",
-		 m->fuse_fd, (unsigned)st.st_mode & S_IFMT, (unsigned)geteuid(), (unsigned)getegid(),
+	snprintf(options, sizeof(options), "fd=%d,rootmode=%o,user_id=%u,group_id=%u%s%s", m->fuse_fd,
+		 (unsigned)st.st_mode & S_IFMT, (unsigned)geteuid(), (unsigned)getegid(),
+		 config_lower_decides(cfg) ? "" : ",default_permissions",
 		 cfg->allow_other ? ",allow_other" : "");
 	if (mount(cfg->name, path, MOUNTINFO_TYPE, mount_flags(cfg), options) < 0)
 		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot mount on %s", cfg->target);

@@ -27,6 +27,8 @@ enum {
 	TIMES_MAX_MS = 10000
 };
 enum { LOCK_AGAIN_MS = 5000 };
+/* How long before the end of a lower's key the mount is locked: a sixth of what it lives, at most this. */
+enum { STORE_PART = 6, STORE_MS = 60000 };
 /* timerfd_settime(2) takes no time that does not fit. */
 #define TIMER_MAX_MS (UINT64_C(365) * 86400 * 1000)
 
@@ -366,13 +368,31 @@ static void forget(struct keeper_life *l)
 	l->waiting = false;
 }
 
+/* A lower's key that ends by itself: until then what is dirty has to be stored. */
+static uint64_t lower_life(const struct mount *m)
+{
+	uint64_t left = lower_key_left_ms(m->lower);
+
+	if (left == KEYLIFE_FOREVER)
+		return left;
+	atomic_store(&m->stats->lower_expires, (int64_t)time(NULL) + (int64_t)(left / 1000));
+	return left - min_u64(left / STORE_PART, STORE_MS);
+}
+
+/* Where the key comes from that has a life: of two, the lower's. */
+static const char *followed(const struct mount *m)
+{
+	return lower_renews(m->lower) && m->config->lower_key ? m->config->lower_key : m->key_spec;
+}
+
 /* The mount has the key. */
 static int given(struct keeper_life *l, struct error *err)
 {
-	uint64_t now = boottime_ms(), least = KEYLIFE_FOREVER, most = least;
+	uint64_t now = boottime_ms(), least = lower_life(l->m), most = least;
+	const char *spec = followed(l->m);
 	struct keysource_env env = mount_key_env(l->m);
 	struct keysource *source = NULL;
-	int r = l->m->key_spec ? keysource_parse(l->m->key_spec, &source, err) : 0;
+	int r = spec ? keysource_parse(spec, &source, err) : 0;
 
 	if (r < 0)
 		return r;
@@ -388,7 +408,8 @@ static int given(struct keeper_life *l, struct error *err)
 		l->look = now + LOOK_MS;
 		if (keysource_look(source, &env, &l->room, &l->had, NULL) == 0) {
 			watch(l);
-			keyring_left(l->had.serial, &least, &most);
+			if (least == KEYLIFE_FOREVER)
+				keyring_left(l->had.serial, &least, &most);
 		}
 	}
 	keylife_given(&l->life, now, least, most);

@@ -61,16 +61,16 @@ static bool is_reading(const struct keeper_lock *l)
 	return l->step == KEEPER_LOCK_READING_KEY || l->step == KEEPER_LOCK_REFRESHING;
 }
 
-bool keeper_lock_is_busy(const struct keeper_lock *l)
-{
-	return l->step != KEEPER_LOCK_IDLE && l->step != KEEPER_LOCK_REFRESHING;
-}
-
 static enum message_command command_of(const struct keeper_lock *l)
 {
-	if (l->step == KEEPER_LOCK_REFRESHING)
+	if (l->step == KEEPER_LOCK_REFRESHING || l->step == KEEPER_LOCK_RENEWING)
 		return MESSAGE_REFRESH;
 	return is_locking(l) ? MESSAGE_LOCK : MESSAGE_UNLOCK;
+}
+
+bool keeper_lock_is_busy(const struct keeper_lock *l)
+{
+	return l->step != KEEPER_LOCK_IDLE && command_of(l) != MESSAGE_REFRESH;
 }
 
 static const char *const verbs[] = {
@@ -122,12 +122,24 @@ static void end_lingerer(struct keeper_lock *l)
 	l->lingerer = 0;
 }
 
+/* Not before the lower is locked: a key that is not possessed cannot be revoked. */
+static void clear_ring(struct keeper_lock *l, struct error *err)
+{
+	int r = keyring_clear(&l->m->ring);
+
+	if (r < 0 && err->code == 0)
+		error_errno(err, r, EXIT_STATUS_PARTLY, "\"%s\" is locked, but its keyring cannot be emptied",
+			    l->m->config->name);
+}
+
 static void lower_begin(struct keeper_lock *l, enum keeper_lock_step step, const struct error *outcome)
 {
 	struct error err = *outcome;
 	int r;
 
 	if (!lower_needs_key(l->m->lower)) {
+		if (step == KEEPER_LOCK_LOWER)
+			clear_ring(l, &err);
 		end(l, &err);
 		return;
 	}
@@ -141,6 +153,7 @@ static void lower_begin(struct keeper_lock *l, enum keeper_lock_step step, const
 	if (r < 0) {
 		error_errno(&err, r, EXIT_STATUS_PARTLY, "\"%s\" is locked, but its key stays in the kernel",
 			    l->m->config->name);
+		clear_ring(l, &err);
 		end(l, &err);
 	}
 }
@@ -157,6 +170,8 @@ static void lower_ended(struct keeper_lock *l, const struct lower_report *report
 	else if (err.code == 0 && *words)
 		error_set(&err, -EBUSY, EXIT_STATUS_PARTLY,
 			  "\"%s\" is locked, but its key stays in the kernel: %s", name, words);
+	if (l->step == KEEPER_LOCK_LOWER)
+		clear_ring(l, &err);
 	if (report->left & LOWER_LEFT_BUSY && !l->outcome.code)
 		error_hint(&err, "fuser -vm %s", l->m->config->source);
 	if (report->left & LOWER_LEFT_BUSY)
@@ -201,7 +216,6 @@ static void locked(struct keeper_lock *l, const struct server_message *msg)
 {
 	struct mount *m = l->m;
 	struct error err = ERROR_NONE;
-	int r = keyring_clear(&m->ring);
 
 	if (m->state == MOUNT_UNLOCKED)
 		m->state = MOUNT_LOCKED;
@@ -213,9 +227,6 @@ static void locked(struct keeper_lock *l, const struct server_message *msg)
 			  "\"%s\" is locked; cached writes that could not be stored and are lost%s: %" PRIu64,
 			  m->config->name, msg->done.timed_out ? ", as the time was over" : "",
 			  msg->done.unflushed);
-	else if (r < 0)
-		error_errno(&err, r, EXIT_STATUS_PARTLY,
-			    "\"%s\" is locked, but its keyring cannot be emptied", m->config->name);
 	lower_begin(l, KEEPER_LOCK_LOWER, &err);
 }
 
@@ -232,6 +243,21 @@ static void unlocked(struct keeper_lock *l, const struct server_message *msg)
 		log_msg(LOG_LEVEL_WARNING, "\"%s\": the lock has cost %" PRIu64 " cached writes [CK113]",
 			m->config->name, msg->done.unflushed);
 	end(l, &err);
+}
+
+/* What could not be opened anew keeps the old key alive. */
+static void renewed(struct keeper_lock *l, const struct error *from_server)
+{
+	struct error none = ERROR_NONE;
+	int r = lower_renewed(l->m->lower, from_server->code == 0);
+
+	if (from_server->code < 0)
+		log_msg(LOG_LEVEL_WARNING, "the token of \"%s\" was renewed, but: %s [CK116]",
+			l->m->config->name, from_server->text);
+	if (r < 0)
+		log_msg(LOG_LEVEL_WARNING, "\"%s\": the old token cannot be revoked: %s [CK117]",
+			l->m->config->name, strerror(-r));
+	end(l, &none);
 }
 
 /* ---- the server's part ---- */
@@ -270,6 +296,10 @@ void keeper_lock_server(struct keeper_lock *l, const struct server_message *msg)
 		return;
 	if (!msg) {
 		fail(l, -ENOTCONN, "the server died");
+		return;
+	}
+	if (l->step == KEEPER_LOCK_RENEWING && msg->done.command == SERVER_RENEW) {
+		renewed(l, &err);
 		return;
 	}
 	if (err.code < 0) {
@@ -381,7 +411,9 @@ static void on_key(struct keeper_lock *l)
 		return;
 	}
 	memcpy(l->m->key.source, report.source, sizeof(report.source));
-	if (l->step == KEEPER_LOCK_REFRESHING)
+	if (l->step == KEEPER_LOCK_REFRESHING && lower_renews(l->m->lower))
+		command(l, SERVER_RENEW, KEEPER_LOCK_RENEWING);
+	else if (l->step == KEEPER_LOCK_REFRESHING)
 		end(l, &report.error);
 	else
 		command(l, SERVER_UNLOCK, KEEPER_LOCK_UNLOCKING);
@@ -472,7 +504,7 @@ int keeper_lock(struct keeper_lock *l, uint64_t timeout_ms, struct error *err)
 		return 1;
 	}
 	if (l->step != KEEPER_LOCK_IDLE)
-		return busy(l->m, "lock", "an unlock", err);
+		return busy(l->m, "lock", l->step == KEEPER_LOCK_RENEWING ? "a refresh" : "an unlock", err);
 	if (l->m->state == MOUNT_LOCKED)
 		return 0;
 	if (l->m->state != MOUNT_UNLOCKED)
@@ -549,7 +581,7 @@ int keeper_unlock(struct keeper_lock *l, const char *spec, struct error *err)
 	int r;
 
 	give_way(l, false);
-	if (l->step == KEEPER_LOCK_REFRESHING)
+	if (l->step == KEEPER_LOCK_REFRESHING || l->step == KEEPER_LOCK_RENEWING)
 		return busy(l->m, "unlock", "a refresh", err);
 	if (l->step != KEEPER_LOCK_IDLE)
 		return busy(l->m, "unlock", is_locking(l) ? "a lock" : "another unlock", err);
@@ -568,9 +600,9 @@ int keeper_refresh(struct keeper_lock *l, struct error *err)
 	give_way(l, false);
 	if (l->step != KEEPER_LOCK_IDLE)
 		return busy(l->m, "refresh",
-			    is_locking(l)                       ? "a lock"
-			    : l->step == KEEPER_LOCK_REFRESHING ? "another refresh"
-								: "an unlock",
+			    is_locking(l)                      ? "a lock"
+			    : command_of(l) == MESSAGE_REFRESH ? "another refresh"
+							       : "an unlock",
 			    err);
 	if (l->m->state == MOUNT_LOCKED) {
 		error_set(err, -ENOKEY, EXIT_STATUS_NO_KEY, "cannot refresh \"%s\": it is locked", name);
@@ -636,8 +668,8 @@ void keeper_lock_timeout(struct keeper_lock *l)
 		 */
 		error_set(&err, -ETIMEDOUT, EXIT_STATUS_FAILED,
 			  "cannot %s \"%s\": the server does not come to an end (is the disk slow?)",
-			  is_locking(l) ? "lock" : "unlock", l->m->config->name);
-		l->done(l->ctx, is_locking(l) ? MESSAGE_LOCK : MESSAGE_UNLOCK, &err);
+			  verbs[command_of(l)], l->m->config->name);
+		l->done(l->ctx, command_of(l), &err);
 	}
 }
 

@@ -7,7 +7,8 @@
  *            forgotten (server) -> the lower's key taken away (child)
  *   unlock:  key read and checked (child) -> handed over, gate opens (server); if that fails, what the lower
  *            got of it is taken away again (child)
- *   refresh: key read and checked (child)
+ *   refresh: key read and checked (child); a lower whose key is exchanged: what is open is opened anew
+ *            (server), the old key revoked
  *
  * They are asked for by somebody, or by the key's life (keeper_life.h): what that one has begun to read gives
  * way to whatever somebody asks for.
@@ -30,6 +31,7 @@ enum keeper_lock_step {
 	KEEPER_LOCK_UNLOCKING,
 	KEEPER_LOCK_LOWER_AGAIN,
 	KEEPER_LOCK_REFRESHING,
+	KEEPER_LOCK_RENEWING,
 };
 
 struct keeper_lock {

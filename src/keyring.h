@@ -80,6 +80,24 @@ int keyring_watch_open(const struct keyring *ring, int32_t key, struct keyring_w
 bool keyring_watch_read(const struct keyring_watch *watch);
 void keyring_watch_close(struct keyring_watch *watch);
 
+/*
+ * A token of AFS (key type rxrpc, description afs@CELL) in the mount's ring, possessor-only, in the network
+ * namespace of the caller. add: -ENODEV the kernel has no such type, -EINVAL it does not take the payload,
+ * -EKEYEXPIRED; a token that was there stays valid for what was opened with it, until one of the others ends
+ * that: settle (the new one is good: the old one is revoked), undo (the new one is revoked, the old one is
+ * used again). revoke: both. Whoever has the mount's session keyring may call them.
+ */
+enum { KEYRING_CELL_MAX = 253 };
+struct keyring_token {
+	int32_t serial;    /* 0: none */
+	int32_t old, park; /* the one before, and the ring it is in; 0: none */
+};
+int keyring_add_rxrpc(const struct keyring *ring, const char *cell, const struct secret *payload,
+		      struct keyring_token *token);
+int keyring_settle_rxrpc(const struct keyring *ring, struct keyring_token *token);
+int keyring_undo_rxrpc(const struct keyring *ring, struct keyring_token *token);
+int keyring_revoke_rxrpc(const struct keyring *ring, struct keyring_token *token);
+
 /* For a child between fork and exec: leaves the mount's ring for a fresh, empty, anonymous session keyring.
  * Async-signal-safe. Negative errno. */
 int keyring_leave(void);

@@ -12,7 +12,8 @@
 enum { PASSPHRASE_MAX = 2048 /* gocryptfs's own limit */ };
 
 static const struct keysource_ops *const schemes[] = {
-	&keysource_keyring, &keysource_file, &keysource_fd, &keysource_cred, &keysource_unix, &keysource_exec,
+	&keysource_keyring, &keysource_file, &keysource_fd,   &keysource_cred,
+	&keysource_unix,    &keysource_exec, &keysource_krb5,
 };
 
 /* By enum key_format; ends with NULL for nearest_word(). */
@@ -84,7 +85,9 @@ static int keysource_fill(struct keysource *src, const char *spec, struct error 
 	r = parse_scheme(text, &src->ops, err);
 	if (r < 0)
 		return r;
-	parameter = find_parameter(colon + 1);
+	if (src->ops->raw)
+		src->format = KEY_FORMAT_RAW;
+	parameter = src->ops->raw ? NULL : find_parameter(colon + 1);
 	if (parameter) {
 		r = parse_format(parameter + strlen("?fmt="), &src->format, err);
 		if (r < 0)

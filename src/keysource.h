@@ -35,6 +35,8 @@ struct keysource_env {
 	int timeout_ms;     /* key-timeout, for each source */
 	const char *volume; /* volume's name, sent to unix: sockets' audit line; may be NULL */
 	uid_t uid;          /* who mounts: owner that a key file may have besides root */
+	const char *cell;   /* that the volume lies in, for krb5: sources; NULL: not in AFS */
+	const char *realm;  /* of that cell; NULL: its name in capitals */
 };
 
 /* Parses a specification. -EINVAL with the nearest right word. The spec is no secret. */

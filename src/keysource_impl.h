@@ -61,6 +61,9 @@
 #define KEYSOURCE_EXIT_STATUS "%s exited with status %d"
 #define KEYSOURCE_KILLED "%s was killed by SIG%s"
 
+/* krb5: */
+#define KEYSOURCE_NO_CELL "%s gives tokens for AFS, and this volume does not lie there"
+
 struct keysource_ops;
 
 struct keysource {
@@ -72,6 +75,7 @@ struct keysource {
 
 struct keysource_ops {
 	const char *scheme;
+	bool raw; /* what it gives is the key as it stands: it takes no ?fmt= */
 	/* Whether the body has the right form. Fills err. Nothing is opened yet. */
 	int (*check)(const struct keysource *src, struct error *err);
 	/* What the source has, not decoded, at most SECRET_MAX bytes, within env->timeout_ms. Fills err. */
@@ -89,7 +93,7 @@ struct keysource_ops {
 };
 
 extern const struct keysource_ops keysource_cred, keysource_exec, keysource_fd, keysource_file,
-	keysource_keyring, keysource_unix;
+	keysource_keyring, keysource_krb5, keysource_unix;
 
 /* secret_read() with words. */
 int keysource_read_fd(const struct keysource *src, int fd, int timeout_ms, struct secret **ret,

@@ -2,39 +2,29 @@
 #include "krb5_source.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "afs_token.h"
 #include "cleanup.h"
+#include "krb5_source_impl.h"
+#include "program.h"
 #include "util.h"
+#include "version.h"
 
 static const char scheme[] = "krb5:";
 
-enum { WORD_KEYTAB, WORD_PRINCIPAL, WORD_CCACHE, WORDS };
-
 /* Ends with NULL for nearest_word(). */
 static const char *const words[] = {"keytab", "principal", "ccache", NULL};
-
-struct krb5_source {
-	char *value[WORDS]; /* owned; NULL: not given */
-};
-
-/* What the child tells; the payload is in shared memory. */
-struct report {
-	struct error error;
-	struct afs_krb5_ticket ticket;
-	size_t size;
-};
 
 /* ---- the specification ---- */
 
@@ -42,7 +32,7 @@ static int find_word(const char *name, struct error *err)
 {
 	const char *near;
 
-	for (int i = 0; i < WORDS; i++)
+	for (int i = 0; i < KRB5_WORDS; i++)
 		if (strcmp(name, words[i]) == 0)
 			return i;
 	near = nearest_word(name, words);
@@ -100,16 +90,16 @@ static int check_cache(const char *name, struct error *err)
 
 static int check_words(const struct krb5_source *src, struct error *err)
 {
-	const char *keytab = src->value[WORD_KEYTAB], *cache = src->value[WORD_CCACHE];
+	const char *keytab = src->value[KRB5_KEYTAB], *cache = src->value[KRB5_CCACHE];
 
 	if (!keytab == !cache)
 		return error_set(err, -EINVAL, EXIT_STATUS_CONFIG,
 				 "krb5: needs a keytab or a ccache, and not both");
-	if (cache && src->value[WORD_PRINCIPAL])
+	if (cache && src->value[KRB5_PRINCIPAL])
 		return error_set(err, -EINVAL, EXIT_STATUS_CONFIG, "krb5: the principal is the ccache's own");
 	if (cache)
 		return check_cache(cache, err);
-	if (!src->value[WORD_PRINCIPAL])
+	if (!src->value[KRB5_PRINCIPAL])
 		return error_set(err, -EINVAL, EXIT_STATUS_CONFIG, "krb5: keytab needs a principal");
 	if (keytab[0] != '/')
 		return error_set(err, -EINVAL, EXIT_STATUS_CONFIG,
@@ -126,8 +116,9 @@ static int parse(struct krb5_source *src, const char *spec, struct error *err)
 	if (strncmp(spec, scheme, strlen(scheme)) != 0)
 		return error_set(err, -EINVAL, EXIT_STATUS_CONFIG,
 				 "a ticket comes from krb5:keytab=PATH,principal=NAME or krb5:ccache=NAME");
+	src->spec = strdup(spec);
 	text = strdup(spec + strlen(scheme));
-	if (!text)
+	if (!src->spec || !text)
 		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "cannot parse a key source");
 	for (at = text; r == 0 && at;)
 		r = take_pair(src, next_pair(&at), err);
@@ -149,50 +140,36 @@ int krb5_source_parse(const char *spec, struct krb5_source **ret, struct error *
 
 void krb5_source_free(struct krb5_source *src)
 {
-	for (int i = 0; src && i < WORDS; i++)
+	for (int i = 0; src && i < KRB5_WORDS; i++)
 		free(src->value[i]);
+	if (src)
+		free(src->spec);
 	free(src);
 }
 
-/* ---- the child ---- */
+/* ---- the program that asks ---- */
 
-/* What libkrb5 has of keys for that moment is neither swapped nor dumped. Best effort: a user's limit may be
- * too low, and then nothing could be allocated any more. */
-static void shut_memory(void)
-{
-	struct rlimit none = {0, 0}, lock;
-
-	setrlimit(RLIMIT_CORE, &none);
-	prctl(PR_SET_DUMPABLE, 0);
-	if (geteuid() == 0 || (getrlimit(RLIMIT_MEMLOCK, &lock) == 0 && lock.rlim_cur == RLIM_INFINITY))
-		mlockall(MCL_CURRENT | MCL_FUTURE);
-}
-
-static void run_child(const struct krb5_source *src, const struct krb5_ask *ask, struct secret *room,
+/* Between fork and exec. Its answer comes by the descriptor KRB5_ANSWER_FD, so does what keeps it from being
+ * run. */
+static void run_child(const struct krb5_source *src, const struct krb5_ask *ask, const char *path,
 		      pid_t parent, int fd)
 {
-	struct afs_krb5_params params = {
-		.keytab = src->value[WORD_KEYTAB],
-		.principal = src->value[WORD_PRINCIPAL],
-		.ccache = src->value[WORD_CCACHE],
-		.cell = ask->cell,
-		.realm = ask->realm,
-		.check_files = ask->check_files,
-	};
-	struct secret *payload = NULL;
-	struct report report = {0};
+	struct krb5_answer answer = {.version = KRB5_ANSWER_VERSION};
+	struct error err = ERROR_NONE;
 
-	prctl(PR_SET_NAME, "ckrfs-krb5");
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(EXIT_STATUS_FAILED);
-	shut_memory();
-	if (afs_krb5_get(&params, &payload, &report.ticket, &report.error) == 0) {
-		report.size = secret_size(payload);
-		memcpy(secret_data(room), secret_data(payload), report.size);
-		secret_free(payload);
-	}
-	_exit(send(fd, &report, sizeof(report), MSG_NOSIGNAL) < 0 ? EXIT_STATUS_FAILED : EXIT_STATUS_DONE);
+	/* dup2(2) onto itself would leave it to be closed. */
+	if (fd == KRB5_ANSWER_FD ? fcntl(fd, F_SETFD, 0) == 0 : dup2(fd, KRB5_ANSWER_FD) >= 0)
+		execl(path, PROGRAM_NET, KRB5_ANSWER_COMMAND, src->spec, ask->cell,
+		      ask->realm ? ask->realm : "", ask->check_files ? "check" : "", NULL);
+	answer.code = errno == ENOENT
+			      ? error_set(&err, -errno, EXIT_STATUS_UNSUPPORTED, "%s is not installed", path)
+			      : error_errno(&err, -errno, EXIT_STATUS_FAILED, "cannot execute %s", path);
+	answer.status = (uint32_t)err.status;
+	snprintf(answer.text, sizeof(answer.text), "%s", err.text);
+	_exit(send(fd, &answer, sizeof(answer), MSG_NOSIGNAL) < 0 ? EXIT_STATUS_FAILED : EXIT_STATUS_DONE);
 }
 
 static int too_late(const struct krb5_ask *ask, struct error *err)
@@ -201,7 +178,47 @@ static int too_late(const struct krb5_ask *ask, struct error *err)
 			 ask->timeout_ms / 1000, ask->timeout_ms % 1000);
 }
 
-static int wait_for(int fd, const struct krb5_ask *ask, struct report *ret, struct error *err)
+/* The texts of the other program end somewhere. */
+static void close_texts(struct krb5_answer *a)
+{
+	char *const texts[] = {a->text,          a->hint, a->client, a->service, a->session_enctype,
+			       a->ticket_enctype};
+	const size_t sizes[] = {sizeof(a->text),
+				sizeof(a->hint),
+				sizeof(a->client),
+				sizeof(a->service),
+				sizeof(a->session_enctype),
+				sizeof(a->ticket_enctype)};
+
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+		texts[i][sizes[i] - 1] = '\0';
+}
+
+static int receive(int fd, struct krb5_answer *ret, struct secret *room, struct error *err)
+{
+	struct iovec iov[] = {{ret, sizeof(*ret)}, {secret_data(room), secret_size(room)}};
+	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = ARRAY_SIZE(iov)};
+	ssize_t n = recvmsg(fd, &msg, 0);
+
+	if (n <= 0)
+		return error_set(err, -EIO, EXIT_STATUS_FAILED, "the process that asks for a ticket died");
+	if (n < (ssize_t)sizeof(*ret) || msg.msg_flags & MSG_TRUNC || ret->version != KRB5_ANSWER_VERSION ||
+	    (ret->code == 0 && ret->payload_size != (size_t)n - sizeof(*ret)) || ret->code > 0)
+		return error_set(err, -EPROTO, EXIT_STATUS_FAILED, "%s is of another version of ckrfs",
+				 PROGRAM_NET);
+	close_texts(ret);
+	if (ret->code == 0)
+		return 0;
+	if (err) {
+		error_set(err, ret->code, (enum exit_status)ret->status, "%s", ret->text);
+		if (ret->hint[0])
+			error_hint(err, "%s", ret->hint);
+	}
+	return ret->code;
+}
+
+static int wait_for(int fd, const struct krb5_ask *ask, struct krb5_answer *ret, struct secret *room,
+		    struct error *err)
 {
 	uint64_t end = monotonic_ms() + (ask->timeout_ms < 0 ? 0 : (uint64_t)ask->timeout_ms);
 	struct pollfd p = {.fd = fd, .events = POLLIN};
@@ -212,31 +229,27 @@ static int wait_for(int fd, const struct krb5_ask *ask, struct report *ret, stru
 
 		n = poll(&p, 1, ask->timeout_ms < 0 ? -1 : end > now ? (int)(end - now) : 0);
 	} while (n < 0 && errno == EINTR);
-	if (n == 0)
-		return too_late(ask, err);
-	if (n < 0 || recv(fd, ret, sizeof(*ret), 0) != (ssize_t)sizeof(*ret))
-		return error_set(err, -EIO, EXIT_STATUS_FAILED, "the process that asks for a ticket died");
-	if (ret->error.code < 0 && err)
-		*err = ret->error;
-	return ret->error.code;
+	return n == 0 ? too_late(ask, err) : receive(fd, ret, room, err);
 }
 
 static int ask_child(const struct krb5_source *src, const struct krb5_ask *ask, struct secret *room,
-		     struct report *ret, struct error *err)
+		     struct krb5_answer *ret, struct error *err)
 {
+	char path[PATH_MAX];
 	pid_t parent = getpid(), pid;
 	int sv[2], r;
 
+	program_path(PROGRAM_NET, CKRFS_LIBEXECDIR, path);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0)
 		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot ask for a ticket");
 	fflush(NULL);
 	pid = fork();
 	if (pid == 0)
-		run_child(src, ask, room, parent, sv[1]);
+		run_child(src, ask, path, parent, sv[1]);
 	r = pid < 0 ? -errno : 0;
 	close(sv[1]);
 	if (r == 0) {
-		r = wait_for(sv[0], ask, ret, err);
+		r = wait_for(sv[0], ask, ret, room, err);
 		kill(pid, SIGKILL);
 		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 			;
@@ -247,20 +260,30 @@ static int ask_child(const struct krb5_source *src, const struct krb5_ask *ask, 
 	return r;
 }
 
+static void tell(const struct krb5_answer *a, struct afs_krb5_ticket *ret)
+{
+	*ret = (struct afs_krb5_ticket){
+		.kvno = a->kvno, .start = a->start, .expires = a->expires, .size = a->ticket_size};
+	memcpy(ret->client, a->client, sizeof(ret->client));
+	memcpy(ret->service, a->service, sizeof(ret->service));
+	memcpy(ret->session_enctype, a->session_enctype, sizeof(ret->session_enctype));
+	memcpy(ret->ticket_enctype, a->ticket_enctype, sizeof(ret->ticket_enctype));
+}
+
 int krb5_source_ask(const struct krb5_source *src, const struct krb5_ask *ask, struct secret **ret_payload,
 		    struct afs_krb5_ticket *ret, struct error *err)
 {
 	autosecret struct secret *room = NULL;
-	struct report report = {0};
+	struct krb5_answer answer = {0};
 	int r = secret_new(AFS_PAYLOAD_HEAD + AFS_TICKET_MAX, &room);
 
 	if (r < 0)
 		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot get memory for a ticket");
-	r = ask_child(src, ask, room, &report, err);
+	r = ask_child(src, ask, room, &answer, err);
 	if (r < 0)
 		return r;
-	secret_truncate(room, report.size);
+	secret_truncate(room, answer.payload_size);
 	*ret_payload = steal_ptr(&room);
-	*ret = report.ticket;
+	tell(&answer, ret);
 	return 0;
 }

@@ -25,9 +25,10 @@ struct krb5_ask {
 };
 
 /*
- * Asks in a child process, which takes libkrb5's copies of keys with it and is killed when the time is over
- * (-ETIMEDOUT, 13). *ret_payload belongs to the caller. Otherwise the errors of afs_krb5_get(). A caller that
- * has threads, or that waits for all its children (waitpid(-1)), cannot use this.
+ * Asks by another program (ckrfs-net), which takes libkrb5's copies of keys with it and is killed when the
+ * time is over (-ETIMEDOUT, 13); -ENOENT, 15: it is not installed. *ret_payload belongs to the caller.
+ * Otherwise the errors of afs_krb5_get(). A caller that has threads, or that waits for all its children
+ * (waitpid(-1)), cannot use this.
  */
 int krb5_source_ask(const struct krb5_source *src, const struct krb5_ask *ask, struct secret **ret_payload,
 		    struct afs_krb5_ticket *ret, struct error *err);

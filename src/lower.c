@@ -19,6 +19,7 @@ enum { CLOSE_MS = 2000 };
 static const struct lower_ops *const lowers[] = {
 	[CONFIG_LOWER_DIRECTORY] = &lower_directory_ops,
 	[CONFIG_LOWER_FSCRYPT] = &lower_fscrypt_ops,
+	[CONFIG_LOWER_AFS] = &lower_afs_ops,
 };
 
 static struct lower *lower_new(const struct lower_params *params)
@@ -88,6 +89,32 @@ const char *lower_key_identifier(const struct lower *l)
 int lower_unlock(struct lower *l, const struct key *key, struct error *err)
 {
 	return l->ops->unlock ? l->ops->unlock(l, key, err) : 0;
+}
+
+bool lower_renews(const struct lower *l)
+{
+	return l->ops->renewed;
+}
+
+int lower_renewed(struct lower *l, bool good)
+{
+	return l->ops->renewed ? l->ops->renewed(l, good) : 0;
+}
+
+uint64_t lower_key_left_ms(const struct lower *l)
+{
+	return l->ops->key_left_ms ? l->ops->key_left_ms(l) : UINT64_MAX;
+}
+
+void lower_unmount(struct lower *l)
+{
+	if (l && l->ops->unmount)
+		l->ops->unmount(l);
+}
+
+const char *lower_cell(const struct lower *l)
+{
+	return l && l->ops->cell ? l->ops->cell(l) : NULL;
 }
 
 void lower_let_go(struct lower *l)

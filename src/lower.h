@@ -6,6 +6,8 @@
  *
  * Life of a lower that needs a key (fscrypt): lower_open(), lower_unlock(), then its files can be read.
  * Locked: lower_let_go(), lower_lock(), lower_take(); unlocked: lower_unlock(). lower_close() locks it too.
+ * One whose key is exchanged while it is used (afs): lower_unlock() again, what is open is opened anew,
+ * lower_renewed().
  */
 #ifndef CKRFS_LOWER_H
 #define CKRFS_LOWER_H
@@ -19,10 +21,13 @@ struct lower;
 
 struct lower_params {
 	int kind;            /* enum config_lower */
-	const char *source;  /* absolute path */
+	const char *source;  /* absolute path; afs: %CELL:VOLUME or #CELL:VOLUME */
 	int source_fd;       /* directory: that instead of what source leads to; borrowed; 0: none */
-	const char *subtree; /* directory on the block device that source is, NULL: its root */
-	bool hide;           /* source is a block device, to be mounted where nobody else sees it */
+	const char *subtree; /* directory on the block device or AFS volume that source is, NULL: its root */
+	const char *servers; /* afs: addresses, "," between them, NULL: found by the kernel; borrowed */
+	int netns_fd;        /* afs: network namespace to be in, negative: the caller's; borrowed */
+	const struct keyring *ring; /* afs: the mount's, where its key goes; borrowed */
+	bool hide;                  /* source is a block device, to be mounted where nobody else sees it */
 	bool read_only;
 	bool shared;     /* other mounts of the same volume are allowed, if they are shared too */
 	bool copying;    /* reads everything for a copy: allows only mounts that are read-only beside it */
@@ -67,6 +72,21 @@ const char *lower_key_identifier(const struct lower *l);
  * changed. The key's bytes stay the caller's. What was done holds also when a child of the caller does it.
  */
 int lower_unlock(struct lower *l, const struct key *key, struct error *err);
+
+/* Is its key exchanged while it is used? Then lower_unlock() of one that has a key gives it another, by which
+ * it is used from then on, but for what is open: good: that was opened anew, and the old key is revoked;
+ * not good: the old key stays until it ends. -EKEYEXPIRED from lower_unlock(): it does not live longer. */
+bool lower_renews(const struct lower *l);
+int lower_renewed(struct lower *l, bool good);
+/* How long its key can be used, UINT64_MAX: nobody knows. */
+uint64_t lower_key_left_ms(const struct lower *l);
+
+/* It ends: what is mounted for it alone is unmounted while its key is good. lower_lock() and lower_close()
+ * follow. */
+void lower_unmount(struct lower *l);
+
+/* The AFS cell that it lies in, NULL: none. */
+const char *lower_cell(const struct lower *l);
 
 /* What is left of a key after lower_lock(). */
 enum lower_left {

@@ -11,7 +11,7 @@ struct lower {
 	char *source, *subtree;
 	int root_fd;
 	int lock_fd;  /* holds the volume's lock as long as it is open */
-	int mount_fd; /* of a block device that is mounted here alone, else -1 */
+	int mount_fd; /* of what is mounted here alone (a block device, AFS), else -1 */
 	bool private_mount;
 	void *state; /* the lower's own */
 };
@@ -27,12 +27,18 @@ struct lower_ops {
 	int (*lock)(struct lower *l, uint64_t timeout_ms, unsigned *ret_left, struct error *err);
 	void (*linger)(struct lower *l);
 	int (*take)(struct lower *l, struct error *err);
+	/* NULL: its key is not exchanged while it is used. */
+	int (*renewed)(struct lower *l, bool good);
+	uint64_t (*key_left_ms)(const struct lower *l);
+	const char *(*cell)(const struct lower *l);
+	/* NULL: nothing. */
+	void (*unmount)(struct lower *l);
 	int (*clean)(const struct lower_params *params, uint64_t timeout_ms, unsigned *ret_left);
 	/* Frees the state; root_fd and lock_fd are closed already. */
 	void (*close)(struct lower *l);
 };
 
-extern const struct lower_ops lower_directory_ops, lower_fscrypt_ops;
+extern const struct lower_ops lower_afs_ops, lower_directory_ops, lower_fscrypt_ops;
 
 /* ---- lower_directory.c ---- */
 

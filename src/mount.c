@@ -39,6 +39,7 @@ int mount_new(struct config *cfg, uid_t owner, struct mount **ret, struct error 
 	m->place = EPHEMERAL_NONE;
 	m->server_channel = -1;
 	m->keys_fd = -1;
+	m->netns_fd = -1;
 	*ret = m;
 	return 0;
 }
@@ -163,6 +164,7 @@ struct keysource_env mount_key_env(const struct mount *m)
 		.check_files = m->config->key_file_check,
 		.timeout_ms = (int)min_u64(m->config->key_timeout_ms, INT32_MAX),
 		.volume = m->config->name,
+		.cell = lower_cell(m->lower),
 		.uid = getuid(),
 	};
 }
@@ -264,6 +266,9 @@ int mount_read_key_again(struct mount *m, const char *spec, struct error *err)
 
 	if (r == 0)
 		r = mount_lower_unlock(m, no_stage, NULL, err);
+	/* What it was opened with goes on. */
+	if (r == 0 && m->state == MOUNT_UNLOCKED && lower_renews(m->lower))
+		return 0;
 	if (r == 0)
 		r = open_format(m, false, err);
 	if (r == 0 && m->state == MOUNT_LOCKED)

@@ -42,6 +42,7 @@ struct mount {
 	char *key_spec;                /* owned: of the source that served; NULL: none */
 	struct key key;                /* bytes NULL once the format has them; key.source stays for status */
 	int keys_fd;                   /* directory in the runtime directory, see lower.h; -1: not open */
+	int netns_fd;                  /* of the lower, -1: the keeper's own */
 	struct ephemeral place;        /* of an ephemeral volume */
 	struct lower *lower;
 	struct format *format;   /* NULL in the keeper once the server has started */

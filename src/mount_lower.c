@@ -13,6 +13,7 @@
 #include "cleanup.h"
 #include "log.h"
 #include "mountinfo.h"
+#include "netns.h"
 #include "notify.h"
 #include "util.h"
 
@@ -124,6 +125,18 @@ int mount_lower_open_keys(struct mount *m, struct error *err)
 			      : 0;
 }
 
+static int open_netns(struct mount *m, struct error *err)
+{
+	int fd;
+
+	if (m->config->lower != CONFIG_LOWER_AFS || !m->config->netns || m->netns_fd >= 0)
+		return 0;
+	fd = netns_open(m->config->netns, err);
+	if (fd >= 0)
+		m->netns_fd = fd;
+	return fd < 0 ? fd : 0;
+}
+
 int mount_lower_open(struct mount *m, bool shared, struct error *err)
 {
 	const struct config *cfg = m->config;
@@ -135,17 +148,23 @@ int mount_lower_open(struct mount *m, bool shared, struct error *err)
 		.hide = cfg->hide_lower,
 		.read_only = cfg->read_only,
 		.shared = shared,
+		.servers = cfg->afs_servers,
+		.netns_fd = -1,
+		.ring = &m->ring,
 		.memory = cfg->scrypt_memory,
 	};
 	int r = check_hidden(cfg, err);
 
 	if (r == 0)
 		r = mount_lower_open_keys(m, err);
+	if (r == 0)
+		r = open_netns(m, err);
+	lower.netns_fd = m->netns_fd;
 	lower.claims_fd = m->keys_fd;
 	return r < 0 ? r : lower_open(&lower, &m->lower, err);
 }
 
-int mount_lower_read_key(struct mount *m, struct key *ret_key, struct error *err)
+static int read_key(struct mount *m, struct key *ret_key, struct error *err)
 {
 	const struct config *cfg = m->config;
 	struct keysource_env env = mount_key_env(m);
@@ -164,6 +183,23 @@ int mount_lower_read_key(struct mount *m, struct key *ret_key, struct error *err
 		r = keysource_read(source, &env, ret_key, err);
 	keysource_free(source);
 	return r < 0 ? error_prefix(err, "lower-key") : 0;
+}
+
+/* Tickets are got where the servers are. */
+int mount_lower_read_key(struct mount *m, struct key *ret_key, struct error *err)
+{
+	int back, left, r = netns_enter(m->netns_fd, &back);
+
+	if (r == 0) {
+		r = read_key(m, ret_key, err);
+		left = netns_leave(&back);
+		if (left == 0)
+			return r;
+		if (r == 0)
+			key_wipe(ret_key);
+		r = left;
+	}
+	return error_errno(err, r, EXIT_STATUS_FAILED, "cannot change the network namespace");
 }
 
 int mount_lower_unlock(struct mount *m, void (*stage)(void *ctx, const char *what), void *ctx,
@@ -222,8 +258,11 @@ void mount_lower_lock(struct mount *m)
 
 void mount_lower_close(struct mount *m)
 {
+	lower_unmount(m->lower);
 	mount_lower_lock(m);
 	lower_close(steal_ptr(&m->lower));
 	cleanup_close(&m->keys_fd);
 	m->keys_fd = -1;
+	cleanup_close(&m->netns_fd);
+	m->netns_fd = -1;
 }

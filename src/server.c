@@ -302,6 +302,9 @@ static void command_do(struct server *s, const struct server_command *command, i
 	case SERVER_UNLOCK:
 		unlock(s, fd, &msg.done.unflushed, &msg.done.error);
 		break;
+	case SERVER_RENEW:
+		fs_renew(s->fs, &msg.done.error);
+		break;
 	case SERVER_CHECK:
 		return;
 	}
@@ -406,7 +409,7 @@ static int identity_fill(struct server *s, struct fs_params *params, struct erro
 	params->one_owner = cfg->present_owner;
 	params->idmapped = cfg->idmap;
 	/* All that is made belongs to who mounts. */
-	params->act_as_caller = geteuid() == 0 && !params->one_owner;
+	params->act_as_caller = geteuid() == 0 && !params->one_owner && !params->lower_decides;
 	return 0;
 }
 
@@ -439,6 +442,8 @@ static int serve(struct server *s, struct error *err)
 		.passthrough_needed = cfg->passthrough == CONFIG_YES,
 		.shared = cfg->shared,
 		.lower_let_go = lower_needs_key(m->lower),
+		.lower_decides = config_lower_decides(cfg),
+		.lower_remote = lower_renews(m->lower),
 		.attr_timeout_ms = cfg->attr_timeout_ms,
 		.entry_timeout_ms = cfg->entry_timeout_ms,
 		.negative_timeout_ms = cfg->negative_timeout_ms,

@@ -18,6 +18,7 @@ enum server_command_type {
 	SERVER_LOCK_FINISH, /* fs_lock_finish() */
 	SERVER_UNLOCK, /* fs_unlock() with the key in m->key_room, which is wiped; the lower's root may come
 			  along */
+	SERVER_RENEW,  /* fs_renew() */
 	SERVER_CHECK,  /* the pipe comes along */
 };
 struct server_command {

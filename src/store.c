@@ -220,6 +220,11 @@ int store_stat_fd(int fd, struct stat *ret)
 	return fstat(fd, ret) < 0 ? -errno : 0;
 }
 
+int store_access(int fd, int mask)
+{
+	return syscall(SYS_faccessat2, fd, "", mask, AT_EMPTY_PATH | AT_EACCESS) < 0 ? -errno : 0;
+}
+
 int store_birth(int fd, struct timespec *ret)
 {
 	struct statx st;

@@ -63,6 +63,7 @@ int store_open_handle(int mount_fd, const struct store_handle *h, int flags);
 
 int store_stat(int dir_fd, const char *name, struct stat *ret);
 int store_stat_fd(int fd, struct stat *ret);
+int store_access(int fd, int mask);            /* access(2) by the ids that are in effect */
 int store_birth(int fd, struct timespec *ret); /* -EOPNOTSUPP where the file system does not keep it */
 int store_chmod(int fd, mode_t mode);          /* PROC */
 int store_chown(int fd, uid_t uid, gid_t gid);

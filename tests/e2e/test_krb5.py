@@ -6,12 +6,13 @@ import json
 import os
 import socket
 import struct
+import shutil
 import subprocess
 import time
 
 import pytest
 from kdc import CELL, REALM, Kdc
-from support import BINARY, CONFIG, DONE, NO_KEY, TOOLS, USAGE, WRONG_KEY, child, forms, run, wait_until
+from support import BINARY, COMPANION, CONFIG, DONE, NO_KEY, TOOLS, USAGE, WRONG_KEY, child, forms, run, wait_until
 
 USER = f"web@{REALM}"
 AES256, AES128, AES256_SHA2 = 18, 17, 20
@@ -66,7 +67,11 @@ class Asked:
 
 
 def asking(ck, kdc):
-    return child(kdc.inside(TOOLS / "afspayload", "ask", from_keytab(kdc), CELL, ck.dir / "payload"), env={**os.environ, **kdc.env},
+    """By the library, as a keeper does: ckrfs-net is beside the program."""
+    (ck.dir / "bin").mkdir()
+    for program in (TOOLS / "afspayload", COMPANION):
+        shutil.copy(program, ck.dir / "bin")
+    return child(kdc.inside(ck.dir / "bin/afspayload", "ask", from_keytab(kdc), CELL, ck.dir / "payload"), env={**os.environ, **kdc.env},
                  stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 

@@ -52,6 +52,25 @@ static void file_is_what_was_written(void **state)
 	format_file_free(file);
 }
 
+/* Nobody who uses the file notices that it is opened anew; each renewal does so once. */
+static void renewing_keeps_the_file(void **state)
+{
+	static const uint8_t text[] = "before and after";
+	struct format_file *file = create("file");
+
+	assert_int_equal(format_write(format, file, &io, text, 6, 0), 6);
+	assert_int_equal(format_file_renew(file, 1), 0);
+	assert_true(format_file_writable(file));
+	assert_int_equal(format_write(format, file, &io, text + 6, sizeof(text) - 6, 6), sizeof(text) - 6);
+	assert_int_equal(format_file_renew(file, 1), 0);
+	assert_int_equal(format_fsync(format, file, false), 0);
+	assert_contents(file, text, sizeof(text));
+	assert_true(format_file_let_go(file));
+	assert_int_equal(format_file_renew(file, 2), 0);
+	assert_true(format_file_is_away(file));
+	format_file_free(file);
+}
+
 /* truncate(2) to the size that a file has leaves its times alone, also that of an empty one. */
 static void same_size_is_no_change(void **state)
 {
@@ -311,6 +330,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(file_is_what_was_written, setup, teardown),
 		cmocka_unit_test_setup_teardown(file_is_what_was_written, setup_plain, teardown),
+		cmocka_unit_test_setup_teardown(renewing_keeps_the_file, setup, teardown),
+		cmocka_unit_test_setup_teardown(renewing_keeps_the_file, setup_plain, teardown),
 		cmocka_unit_test_setup_teardown(file_is_what_was_written, setup_made, teardown),
 		cmocka_unit_test_setup_teardown(links_and_xattrs_go_around, setup_made, teardown),
 		cmocka_unit_test_setup_teardown(made_volume_cannot_be_opened, setup_made, teardown),

@@ -162,7 +162,7 @@ static void wrong_specifications(void **state)
 
 static void schemes_are_listed(void **state)
 {
-	static const char *const want[] = {"keyring", "file", "fd", "cred", "unix", "exec", NULL};
+	static const char *const want[] = {"keyring", "file", "fd", "cred", "unix", "exec", "krb5", NULL};
 	const char *const *got = keysource_schemes();
 
 	for (size_t i = 0; want[i]; i++)

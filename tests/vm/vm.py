@@ -83,18 +83,28 @@ def run(*argv, **kw):
 
 # ---- the kernel
 
-def package_of(suite):
-    """The package that linux-image-amd64 (or the like) stands for"""
+def apt_options(suite, base):
+    """What makes apt use suite: nothing where the machine's package sources have it; else lists of its own, from the same archive."""
+    if not suite or f"n={suite}," in run("apt-cache", "policy") or f"a={suite}," in run("apt-cache", "policy"):
+        return []
+    sites = run("apt-get", "indextargets", "--format", "$(SITE) $(RELEASE)", "Created-By: Packages").splitlines()
+    site = next((line.split()[0] for line in sites if suite.startswith(line.split()[1])), None)
+    if not site:
+        raise SystemExit(f"vm: no archive is known that could have {suite}")
+    lists, sources = base / "lists", base / "sources.list"
+    (lists / "partial").mkdir(parents=True)
+    sources.write_text(f"deb {site} {suite} main\n")
+    options = ["-o", f"Dir::Etc::SourceList={sources}", "-o", "Dir::Etc::SourceParts=-", "-o", f"Dir::State::Lists={lists}"]
+    run("apt-get", *options, "-qq", "update")
+    return options
+
+
+def package_of(options):
+    """The package that linux-image-amd64 (or the like) stands for, whether it is installed or not"""
     arch = run("dpkg", "--print-architecture").strip()
-    wanted = f"linux-image-{arch}" + (f"/{suite}" if suite else "")
-    for line in run("apt-get", "-s", "install", "--no-install-recommends", wanted).splitlines():
-        m = re.match(rf"Inst (linux-image-\d\S+-{arch}) ", line)
-        if m:
-            return m[1]
-    # It is installed.
-    names = re.findall(r"Depends: (linux-image-\S+)", run("apt-cache", "depends", f"linux-image-{arch}"))
+    names = re.findall(r"Depends: (linux-image-\S+)", run("apt-cache", *options, "show", "--no-all-versions", f"linux-image-{arch}"))
     if not names:
-        raise SystemExit(f"vm: the package sources have no {wanted}")
+        raise SystemExit(f"vm: the package sources have no linux-image-{arch}")
     return names[0]
 
 
@@ -104,9 +114,10 @@ def kernel(suite):
     if not (base / "complete").exists():
         shutil.rmtree(base, ignore_errors=True)
         base.mkdir(parents=True)
-        name = package_of(suite)
+        options = apt_options(suite, base)
+        name = package_of(options)
         print(f"vm: fetching {name}", flush=True)
-        run("apt-get", "-qq", "download", name, cwd=base)
+        run("apt-get", *options, "-qq", "download", name, cwd=base)
         run("dpkg-deb", "-x", next(base.glob("*.deb")), base / "root")
         run("depmod", "-b", base / "root", release_of(base / "root"))
         next(base.glob("*.deb")).unlink()
