@@ -21,6 +21,7 @@ DOCS = {
     "README.md": (),
     "docs/fscrypt.md": ("fscrypt", "mkfs.ext4"),
     "docs/move-from-gocryptfs.md": ("gocryptfs",),
+    "docs/systemd.md": (),
 }
 MARK = "\x1e"
 NOISE = ("Unix syslog delivery error",)  # of gocryptfs, where the machine has no syslog
