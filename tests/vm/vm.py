@@ -53,7 +53,22 @@ $b mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts dev/pts
 $b mount -t tmpfs -o mode=1777 shm dev/shm
 # Moved, not just entered: user namespaces are refused in a chroot.
 $b mount --move . /
-exec $b chroot . /bin/sh /run/out/start
+[ -f run/out/unit ] || exec $b chroot . /bin/sh /run/out/start
+: >etc/fstab
+$b mkdir -p etc/tmpfiles.d
+: >etc/tmpfiles.d/tmp.conf
+$b cp run/out/unit etc/systemd/system/ckrfs-vm.service
+exec $b chroot . /lib/systemd/systemd --unit=ckrfs-vm.service
+"""
+
+# With --systemd that is what runs it all.
+UNIT = """[Unit]
+After=basic.target
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh /run/out/start
+TimeoutStartSec=infinity
 """
 
 START = r"""export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LC_ALL=C.UTF-8
@@ -168,7 +183,9 @@ def make_initrd(root, at):
     return at / "initrd.img"
 
 
-def write_start(at, command, seconds):
+def write_start(at, command, seconds, systemd):
+    if systemd:
+        (at / "unit").write_text(UNIT)
     environment = {k: v for k, v in os.environ.items() if k.startswith(("CKRFS_", "AFS_"))}
     environment |= {"CKRFS_BUILD_DIR": str(BUILD), "PYTHONDONTWRITEBYTECODE": "1"}
     text = START
@@ -208,6 +225,7 @@ def main():
     parser.add_argument("--time", type=int, default=600, help="seconds that the tests may take (default %(default)s)")
     parser.add_argument("--memory", type=int, default=4096, help="MiB (default %(default)s)")
     parser.add_argument("--suite", default="", help="of the package sources, for another kernel: bookworm-backports")
+    parser.add_argument("--systemd", action="store_true", help="systemd is the guest's first process")
     parser.add_argument("--command", action="store_true", help="the arguments are a command, not pytest's")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the guest ends with it
     parser.add_argument("arguments", nargs="+", help="of pytest: files, -k ...; behind -- if they begin with a dash")
@@ -217,7 +235,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="vm-", dir=BUILD) as directory:
         out = Path(directory) / "out"
         out.mkdir()
-        write_start(out, command, args.time)
+        write_start(out, command, args.time, args.systemd)
         status = boot(root, make_initrd(root, Path(directory)), out, args)
         output = out / "output"
         sys.stdout.write(output.read_text(errors="replace") if output.exists() else "")
