@@ -313,6 +313,7 @@ static int do_create(struct hook *h, struct error *err)
 		r = start_watcher(h, err);
 	if (r < 0)
 		return r;
+	oci_forget(&h->mounts, h->pid_fd);
 	r = give_volumes(h, err);
 	if (r < 0) {
 		kill(h->watcher, SIGKILL);
@@ -453,6 +454,8 @@ int cmd_oci_hook(const struct front *front, int argc, char **argv)
 	if (!phase)
 		return command_usage(cmd, "unknown phase \"%s\"", argv[first]);
 	signal(SIGPIPE, SIG_IGN);
+	/* What a runtime has left open would stay so for as long as the mount. */
+	close_range(STDERR_FILENO + 1, ~0U, 0);
 	open_log(config_file);
 	h = hook_new(config_file);
 	r = h ? phase->run(h, &err) : error_errno(&err, -ENOMEM, EXIT_STATUS_FAILED, "cannot run the hook");

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "mountinfo.h"
 #include "oci_hook_impl.h"
 #include "util.h"
 
@@ -122,6 +123,78 @@ static struct outcome attach_in_child(int tree_fd, int pid_fd, const char *root,
 	waitpid(pid, NULL, 0);
 	return outcome;
 }
+
+/* ---- copies of mounts ---- */
+
+struct search {
+	const char *below;
+	unsigned skip; /* so many of those that are found */
+	unsigned parent;
+	struct mountinfo found;
+	bool any;
+};
+
+static bool compare_below(void *ctx, const struct mountinfo *m)
+{
+	struct search *s = ctx;
+	size_t n = strlen(s->below);
+
+	if (strncmp(m->target, s->below, n) != 0 || m->target[n] != '/' ||
+	    strcmp(m->type, MOUNTINFO_TYPE) != 0)
+		return true;
+	if (s->skip > 0) {
+		s->skip--;
+		return true;
+	}
+	s->found = *m;
+	s->any = true;
+	return false;
+}
+
+static bool compare_parent(void *ctx, const struct mountinfo *m)
+{
+	struct search *s = ctx;
+
+	s->any = m->id == s->parent && !m->shared;
+	return m->id != s->parent;
+}
+
+/* Not where that would reach the mounts of other namespaces. */
+static bool detach_copy(const struct mountinfo *m)
+{
+	struct search s = {.parent = m->parent};
+
+	return mountinfo_each(compare_parent, &s) == 0 && s.any &&
+	       umount2(m->target, MNT_DETACH | UMOUNT_NOFOLLOW) == 0;
+}
+
+static void forget(const char *below)
+{
+	for (unsigned kept = 0;;) {
+		struct search s = {.below = below, .skip = kept};
+
+		if (mountinfo_each(compare_below, &s) < 0 || !s.any)
+			return;
+		kept += !detach_copy(&s.found);
+	}
+}
+
+void oci_forget(const struct oci_mounts *mounts, int pid_fd)
+{
+	pid_t pid;
+
+	fflush(NULL);
+	pid = fork();
+	if (pid == 0) {
+		if (setns(pid_fd, CLONE_NEWNS) == 0)
+			forget(mounts->path);
+		_exit(EXIT_STATUS_DONE);
+	}
+	if (pid > 0)
+		waitpid(pid, NULL, 0);
+}
+
+/* ---- the volume's mount ---- */
 
 /* Only what the annotation asks for; nosuid and nodev are on the mount already. */
 static int set_attributes(int tree_fd, const struct oci_volume *volume)

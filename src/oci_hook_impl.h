@@ -62,6 +62,13 @@ int oci_mounts_release(const struct oci_mounts *mounts, const struct oci_user *u
 /* ---- the container's namespace ---- */
 
 /*
+ * The namespace was copied with the mounts for containers that were there, and has them until its root is
+ * changed: they are taken out, as one that is being unmounted would be waited for while the container waits
+ * for that. What cannot be taken out stays.
+ */
+void oci_forget(const struct oci_mounts *mounts, int pid_fd);
+
+/*
  * Moves the detached mount to volume->path below root, as the process behind pid_fd sees it, before it has
  * made that its root directory. Nothing in there leads out of root; what is missing of the path is made.
  */

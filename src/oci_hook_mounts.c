@@ -88,6 +88,8 @@ static int place_lock(const struct oci_mounts *mounts, const char *name, bool cr
 		if (create && mkdirat(mounts->fd, name, 0700) < 0 && errno != EEXIST)
 			return -errno;
 		fd = openat(mounts->fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (fd < 0 && errno == ENOENT && create)
+			continue; /* removed in between */
 		if (fd < 0)
 			return -errno;
 		while (flock(fd, LOCK_EX) < 0)

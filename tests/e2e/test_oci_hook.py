@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """ckrfs oci-hook: annotations give volumes to containers of crun, runc and podman, with the hooks that are installed."""
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -295,6 +296,59 @@ def test_containers_share_a_mount(host, ck):
     assert last.do(f"cat {path}/f") == "x\n" and ck.states()[0]["server_pid"] == server
     assert last.end()[0] == 0
     wait_for_nothing(ck)
+
+
+@pytest.mark.parametrize("kind", ["runc", "podman"])
+def test_many_begin_and_end_at_once(ck, kind):
+    """One mount, made once, and unmounted once; or, as each ends when it likes, several times one after the other."""
+    ck.volume("web", passphrase=PASSPHRASE)
+    with host_of(ck, kind) as host, concurrent.futures.ThreadPoolExecutor(6) as pool:
+        said = list(pool.map(lambda i: host.run(web(), f"echo {i} > /data/{i}; cat /data/{i}"), range(6)))
+        assert said == [f"{i}\n" for i in range(6)]
+        wait_for_nothing(ck)
+        assert host.run(web(), "cat /data/[0-5]") == "".join(said)
+        wait_for_nothing(ck)
+
+
+def test_container_that_begins_keeps_nothing_mounted(host, ck):
+    """Its namespace is a copy of one with the mounts of others: those can be unmounted while it waits for a key."""
+    ck.volume("web", init=False, passphrase=PASSPHRASE, stop_timeout="3s")
+    fifo, spec = fifo_key(ck)
+    ck.volume("slow", cipher=ck.dir / "slow", passphrase="another", key=spec)
+    one = host.start(web())
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        two = pool.submit(host.start, {"io.ckrfs.volume.slow": "/a", "io.ckrfs.volume.web": "/b"})
+        try:
+            wait_until("the second", lambda: list((ck.runtime / "oci").glob("slow/user.*")))
+            one.end()
+            wait_until("the unmount", lambda: not (ck.runtime / "oci" / "web").exists())
+        finally:
+            fifo.write_text("another")
+    assert "cut off" not in ck.log_text(), "it did not wait for files that are open elsewhere"
+    two = two.result()
+    assert two.do("echo x > /a/f; echo y > /b/f; cat /a/f /b/f") == "x\ny\n"
+    assert two.end()[0] == 0
+    wait_for_nothing(ck)
+
+
+def test_podman_restarts_a_container(ck):
+    """The same ID lives several times: each life has the volume, the end of one is not that of the next."""
+    ck.volume("web", passphrase=PASSPHRASE, scope="container")
+    with host_of(ck, "podman") as host:
+        host.tool("run", "-d", "--name", "c", *host.podman.RUN, "--annotation", "io.ckrfs.volume.web=/data", "--rootfs", str(host.root),
+                  "/bin/sh", "-c", "echo life >> /data/f; exec sleep 1000")
+        ident = host.tool("inspect", "--format", "{{.Id}}", "c").decode().strip()
+        for lives in (1, 2, 3):
+            wait_until("the life", lambda n=lives: host.tool("exec", "c", "cat", "/data/f").decode() == "life\n" * n)
+            assert names(ck) == ["web@" + ident[:12]]
+            if lives < 3:
+                host.tool("restart", "-t", "0", "c")
+        host.tool("stop", "-t", "0", "c")
+        wait_for_nothing(ck)
+        host.tool("start", "c")
+        wait_until("the life", lambda: host.tool("exec", "c", "cat", "/data/f").decode() == "life\n" * 4)
+        host.tool("rm", "-f", "-t", "0", "c")
+        wait_for_nothing(ck)
 
 
 def test_each_container_has_its_own(host, ck):
