@@ -454,6 +454,7 @@ int cmd_oci_hook(const struct front *front, int argc, char **argv)
 	if (!phase)
 		return command_usage(cmd, "unknown phase \"%s\"", argv[first]);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGCHLD, SIG_DFL); /* whatever the runtime has: children are waited for */
 	/* What a runtime has left open would stay so for as long as the mount. */
 	close_range(STDERR_FILENO + 1, ~0U, 0);
 	open_log(config_file);
