@@ -13,7 +13,7 @@ from pathlib import Path
 import containers
 import pytest
 from plugin import Plugin
-from support import BINARY, BUILD, CONFIG, DONE, FAILED, NO_VOLUME, USAGE, alive, child, run, wait_until
+from support import BINARY, BUILD, CONFIG, DONE, FAILED, NO_VOLUME, UID, USAGE, alive, child, run, wait_until
 from test_containers import PROBE
 from test_leaks import PASSPHRASE, Hunt, hunted
 from test_volume_plugin import fifo_key
@@ -135,6 +135,33 @@ class OciHost(Host):
         container.process.kill()
 
 
+class UserHost(OciHost):
+    """crun of a user who is root in a user namespace, as podman's are who have no root"""
+
+    def __init__(self, ck):
+        super().__init__(ck, "crun")
+        self.namespace.close()
+        self.namespace = containers.Namespace(f"mknod {ck.dir}/fuse c 10 229; chmod 666 {ck.dir}/fuse; mount --bind {ck.dir}/fuse /dev/fuse")
+
+    def bundle(self, annotations, script, user_namespace=False):
+        config = super().bundle(annotations, script, user_namespace=user_namespace)
+        del config["process"]["capabilities"]
+        if user_namespace:
+            for kind in ("uidMappings", "gidMappings"):
+                config["linux"][kind] = [{"containerID": 0, "hostID": 0, "size": 1}]
+        return config
+
+    def argv(self, *args, **options):
+        command = super().argv(*args, **options)
+        run("chown", "-R", f"{UID}:{UID}", self.ck.dir)
+        return ["setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups", "unshare", "-Urm", "--propagation", "private",
+                command[0], "--cgroup-manager=disabled", *command[1:]]
+
+    def close(self):
+        super().close()
+        run("chown", "-R", "0:0", self.ck.dir)  # root does not look into a runtime directory of others
+
+
 class PodmanHost(Host):
     def __init__(self, ck, precreate=False):
         super().__init__(ck)
@@ -169,7 +196,7 @@ class PodmanHost(Host):
 
 @contextlib.contextmanager
 def host_of(ck, kind, **options):
-    host = PodmanHost(ck, **options) if kind == "podman" else OciHost(ck, kind)
+    host = {"podman": PodmanHost, "user": UserHost}.get(kind, lambda ck: OciHost(ck, kind))(ck, **options)
     try:
         yield host
     finally:
@@ -225,6 +252,16 @@ def test_user_namespace(ck, kind):
         host.dir.chmod(0o755)
         assert host.run(web("/vol"), "cat /proc/self/uid_map | wc -l; cd /vol && ls -d .", user_namespace=True) == "1\n.\n"
         wait_for_nothing(ck)
+
+
+@pytest.mark.parametrize("user_namespace", [False, True], ids=["same", "nested"])
+def test_user_without_root(ck, user_namespace):
+    ck.volume("web", passphrase=PASSPHRASE)
+    with host_of(ck, "user") as host:
+        said = host.run(web(), "echo x > /data/f; cat /data/f; grep ' /data ' /proc/self/mountinfo", user_namespace=user_namespace)
+        assert said.startswith("x\n") and " rw,nosuid,nodev" in said and " - fuse.ckrfs web " in said
+        wait_until("the unmount", lambda: list((ck.runtime / "oci").iterdir()) == [])
+    wait_for_nothing(ck)
 
 
 def test_two_volumes_one_below_the_other(crun, ck):
