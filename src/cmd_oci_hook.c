@@ -32,7 +32,6 @@ struct hook {
 	struct oci_mounts mounts;
 	char root[OCI_PATH_SIZE]; /* in the container's namespace, before it is the root */
 	int pid_fd;
-	pid_t watcher; /* 0: none */
 };
 
 static struct hook *hook_new(const char *config_file)
@@ -263,15 +262,16 @@ static _Noreturn void watch(const struct hook *h)
 	_exit(r < 0 ? EXIT_STATUS_FAILED : EXIT_STATUS_DONE);
 }
 
-static int start_watcher(struct hook *h, struct error *err)
+static int start_watcher(const struct hook *h, struct error *err)
 {
+	pid_t pid;
+
 	fflush(NULL);
-	h->watcher = fork();
-	if (h->watcher == 0)
+	pid = fork();
+	if (pid == 0)
 		watch(h);
-	if (h->watcher > 0)
+	if (pid > 0)
 		return 0;
-	h->watcher = 0;
 	return error_errno(err, -errno, EXIT_STATUS_FAILED,
 			   "cannot start what waits for the container's end");
 }
@@ -299,7 +299,7 @@ static int give_volumes(struct hook *h, struct error *err)
 
 static int do_create(struct hook *h, struct error *err)
 {
-	struct error ignored = ERROR_NONE;
+	struct error late = ERROR_NONE;
 	int r = read_container(h, err);
 
 	if (r < 0 || h->volumes.n == 0)
@@ -315,10 +315,9 @@ static int do_create(struct hook *h, struct error *err)
 		return r;
 	oci_forget(&h->mounts, h->pid_fd);
 	r = give_volumes(h, err);
-	if (r < 0) {
-		kill(h->watcher, SIGKILL);
-		oci_mounts_release(&h->mounts, &h->user, &ignored);
-	}
+	/* The watcher will try again, when the runtime has ended the container. */
+	if (r < 0 && oci_mounts_release(&h->mounts, &h->user, &late) < 0)
+		log_error(&late);
 	return r;
 }
 
