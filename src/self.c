@@ -16,7 +16,7 @@
 #include "cleanup.h"
 #include "companion.h"
 
-static _Noreturn void exec_ckrfs(char *const *argv, int said_fd)
+static _Noreturn void exec_ckrfs(char *const *argv, pid_t parent, int said_fd)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	sigset_t none;
@@ -26,8 +26,10 @@ static _Noreturn void exec_ckrfs(char *const *argv, int said_fd)
 	unsetenv("NOTIFY_SOCKET");
 	unsetenv("LISTEN_FDS");
 	unsetenv("LISTEN_PID");
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && null >= 0 && dup2(null, STDIN_FILENO) >= 0 &&
-	    dup2(said_fd, STDOUT_FILENO) >= 0 && dup2(said_fd, STDERR_FILENO) >= 0)
+	/* Who has died before that sends nothing. */
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == parent && null >= 0 &&
+	    dup2(null, STDIN_FILENO) >= 0 && dup2(said_fd, STDOUT_FILENO) >= 0 &&
+	    dup2(said_fd, STDERR_FILENO) >= 0)
 		_exit(companion_run_ckrfs(argv));
 	_exit(EXIT_STATUS_FAILED);
 }
@@ -81,8 +83,8 @@ int self_run(struct self_args *a, char said[SELF_SAID_MAX])
 {
 	static char program[] = "ckrfs";
 	autofd int pid_fd = -1, said_fd = -1;
+	pid_t parent = getpid(), pid;
 	int fds[2], status;
-	pid_t pid;
 
 	if (a->failed)
 		return -ENOMEM;
@@ -93,7 +95,7 @@ int self_run(struct self_args *a, char said[SELF_SAID_MAX])
 	fcntl(said_fd, F_SETFL, O_NONBLOCK);
 	pid = fork();
 	if (pid == 0)
-		exec_ckrfs(a->list, fds[1]);
+		exec_ckrfs(a->list, parent, fds[1]);
 	close(fds[1]);
 	if (pid < 0)
 		return -errno;
