@@ -77,7 +77,7 @@ static int take_name(char *list, char *name, struct error *err)
 			continue;
 		}
 		snprintf(name, NAME_SIZE, "%.*s", (int)(end - word - 5), word + 5);
-		if (end - word - 5 >= NAME_SIZE || !config_name_valid(name))
+		if (end - word - 5 >= NAME_SIZE || !config_mount_name_valid(name))
 			return error_set(
 				err, -EINVAL, EXIT_STATUS_CONFIG,
 				"-o: name \"%.*s\" is not 1 to 64 letters, digits, \".\", \"_\" or \"-\"",
@@ -172,6 +172,19 @@ static int path_config(const struct config_set *set, struct mount_args *a, struc
 	return r;
 }
 
+/* A mount of a volume of the configuration with another name than the volume's: a second one, of a container.
+ */
+static int rename_mount(struct config *cfg, const char *name, struct error *err)
+{
+	char *copy = strdup(name);
+
+	if (!copy)
+		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "cannot mount \"%s\"", cfg->name);
+	free(cfg->name);
+	cfg->name = copy;
+	return 0;
+}
+
 static int build_config(struct mount_args *a, struct config **ret, struct error *err)
 {
 	autoconfig_set struct config_set *set = NULL;
@@ -183,6 +196,8 @@ static int build_config(struct mount_args *a, struct config **ret, struct error 
 	if (r == 0)
 		r = is_path(a->volume) ? path_config(set, a, &cfg, err)
 				       : config_volume(set, a->volume, &cfg, err);
+	if (r == 0 && a->name[0])
+		r = rename_mount(cfg, a->name, err);
 	if (r == 0 && a->target)
 		r = config_set_option(cfg, "target", a->target, "the command line", err);
 	if (r == 0)

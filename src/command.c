@@ -160,6 +160,8 @@ const struct command commands[] = {
 	 ticket_options, companion_run, false},
 	{"volume-plugin", "[--socket PATH]", "serve volumes to Docker and Podman", volume_plugin_options,
 	 companion_run, false},
+	{"oci-hook", "createRuntime | poststop | precreate", "give volumes to a container, for its runtime",
+	 NULL, cmd_oci_hook, false},
 	{"config", "--show NAME | --list | --check", "show or check the configuration",
 	 config_command_options, cmd_config, false},
 	{"doctor", "[VOLUME]", "look for what keeps volumes from being mounted", doctor_options, cmd_doctor,

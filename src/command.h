@@ -79,6 +79,7 @@ int cmd_key(const struct front *front, int argc, char **argv);
 int cmd_lock(const struct front *front, int argc, char **argv);
 int cmd_metrics(const struct front *front, int argc, char **argv);
 int cmd_mount(const struct front *front, int argc, char **argv);
+int cmd_oci_hook(const struct front *front, int argc, char **argv);
 int cmd_refresh(const struct front *front, int argc, char **argv);
 int cmd_rekey(const struct front *front, int argc, char **argv);
 int cmd_status(const struct front *front, int argc, char **argv);

@@ -143,6 +143,22 @@ bool config_name_valid(const char *name)
 	return n && n <= CONFIG_NAME_MAX && name[0] != '.' && name[0] != '-' && strspn(name, allowed) == n;
 }
 
+bool config_mount_name_valid(const char *name)
+{
+	const char *at = strchr(name, '@');
+	char copy[CONFIG_NAME_MAX + 1];
+	size_t n = strlen(name);
+
+	if (!at)
+		return config_name_valid(name);
+	if (n > CONFIG_NAME_MAX || !at[1])
+		return false;
+	/* With another letter instead of the one "@" it would be a name of a volume. */
+	memcpy(copy, name, n + 1);
+	copy[at - name] = '_';
+	return at > name && config_name_valid(copy);
+}
+
 static void reader_volume(struct reader *rd, const char *name)
 {
 	const struct config_section *other = section_find(rd->set, name);

@@ -18,6 +18,7 @@ enum config_format { CONFIG_FORMAT_GOCRYPTFS, CONFIG_FORMAT_PLAIN };
 enum config_sandbox { CONFIG_SANDBOX_AUTO, CONFIG_SANDBOX_STRICT, CONFIG_SANDBOX_OFF };
 enum config_auto { CONFIG_AUTO, CONFIG_YES, CONFIG_NO };
 enum config_search { CONFIG_SEARCH_FIRST, CONFIG_SEARCH_LAST };
+enum config_scope { CONFIG_SCOPE_MOUNT, CONFIG_SCOPE_CONTAINER };
 enum config_expire { CONFIG_EXPIRE_LOCK, CONFIG_EXPIRE_EIO, CONFIG_EXPIRE_KEEP };
 
 /* One volume's effective values. Strings are owned by the config, NULL where unset and without default. */
@@ -44,6 +45,7 @@ struct config {
 	uint64_t scrypt_memory;   /* bytes that opening a volume may take */
 	bool ephemeral;           /* a new volume with each mount, whose key is in the mount alone */
 	bool shared;              /* another mount of the same volume is allowed */
+	int scope;                /* enum config_scope */
 	bool read_only;
 	bool allow_other;     /* default: yes as root, no otherwise */
 	bool suid, dev, exec; /* defaults no, no, yes */
@@ -124,6 +126,10 @@ int config_volume(const struct config_set *set, const char *name, struct config 
 
 /* 1 to 64 of [A-Za-z0-9._-], not starting with "." or "-": what [volume NAME] takes. */
 bool config_name_valid(const char *name);
+
+/* The name of a mount: such a name, or NAME@SUFFIX with letters, digits, ".", "_" and "-" behind the "@", at
+ * most 64 in all. */
+bool config_mount_name_valid(const char *name);
 
 /* Values for a mount without a section: table and [defaults] only. */
 int config_anonymous(const struct config_set *set, const char *name, struct config **ret, struct error *err);

@@ -17,6 +17,7 @@ static const char *const sandbox_words[] = {"auto", "strict", "off", NULL};
 static const char *const auto_words[] = {"auto", "yes", "no", NULL};
 static const char *const search_words[] = {"first", "last", NULL};
 static const char *const expire_words[] = {"lock", "eio", "keep", NULL};
+static const char *const scope_words[] = {"mount", "container", NULL};
 static const char *const level_words[] = {"error", "warning", "info", "debug", NULL};
 
 static const char *check_keyring(const char *value)
@@ -158,6 +159,9 @@ const struct config_option config_options[] = {
 	 .help = "memory that opening a volume may take", .defaults_ok = true},
 	{.name = "shared", .type = CONFIG_BOOL, .offset = MEMBER(shared), .fallback = "no", .argument = "BOOL",
 	 .help = "allow other mounts of the same volume", .defaults_ok = true},
+	{.name = "scope", .type = CONFIG_WORD, .offset = MEMBER(scope), .fallback = "mount",
+	 .words = scope_words, .argument = "SCOPE", .help = "whether each container has a mount of its own",
+	 .defaults_ok = true},
 	{.name = "read-only", .type = CONFIG_BOOL, .offset = MEMBER(read_only), .fallback = "no",
 	 .argument = "BOOL", .help = "mount read-only", .defaults_ok = true},
 	/* No fallback: yes for root, no for others. */

@@ -249,7 +249,7 @@ static int find_path(const char *path, struct control_mount *m, struct error *er
 	if (canonical_path(path, target) < 0)
 		return -ENOENT;
 	if (mountinfo_find(target, &info) < 0 || strcmp(info.type, MOUNTINFO_TYPE) != 0 ||
-	    !config_name_valid(info.source))
+	    !config_mount_name_valid(info.source))
 		return look_for_target(m, target);
 	memcpy(m->name, info.source, strlen(info.source) + 1); /* a valid name fits */
 	r = look_for_name(m, err);
@@ -264,7 +264,7 @@ static int find_here(const char *what, struct control_mount *m, struct error *er
 {
 	if (strchr(what, '/'))
 		return find_path(what, m, err);
-	if (!config_name_valid(what))
+	if (!config_mount_name_valid(what))
 		return -ENOENT;
 	snprintf(m->name, sizeof(m->name), "%s", what);
 	return look_for_name(m, err);

@@ -366,15 +366,16 @@ static int set_attributes(const struct fs *fs, int fd, const struct stat *attr, 
 	return r;
 }
 
-static void tell_mtime(struct fs *fs, struct node *node, const struct stat *attr, int to_set)
+static void tell_mtime(struct fs *fs, struct node *node, struct fs_write_mark mark, const struct stat *attr,
+		       int to_set)
 {
 	struct timespec now;
 
 	if (to_set & FUSE_SET_ATTR_MTIME_NOW) {
 		clock_gettime(CLOCK_REALTIME, &now);
-		fs_file_mtime_told(fs, node, &now);
+		fs_file_mtime_told(fs, node, mark, &now);
 	} else if (to_set & FUSE_SET_ATTR_MTIME) {
-		fs_file_mtime_told(fs, node, &attr->st_mtim);
+		fs_file_mtime_told(fs, node, mark, &attr->st_mtim);
 	}
 }
 
@@ -384,6 +385,7 @@ static void tell_mtime(struct fs *fs, struct node *node, const struct stat *attr
 static int set_and_ask(struct fs *fs, struct node *node, const struct stat *attr, int to_set,
 		       struct stat *ret_st)
 {
+	struct fs_write_mark mark = fs_file_write_mark(fs, node);
 	struct format_file *file = fs_file_if_open(fs, node);
 	struct fs_inode inode = {.node = node, .fd = NODE_FD_NONE};
 	int r;
@@ -394,7 +396,7 @@ static int set_and_ask(struct fs *fs, struct node *node, const struct stat *attr
 		return r;
 	r = set_attributes(fs, inode.fd.fd, attr, to_set);
 	if (r == 0)
-		tell_mtime(fs, node, attr, to_set);
+		tell_mtime(fs, node, mark, attr, to_set);
 	if (r == 0)
 		r = store_stat_fd(inode.fd.fd, ret_st);
 	if (r == 0) {

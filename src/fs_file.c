@@ -163,12 +163,23 @@ void fs_file_restore_times(struct fs *fs)
 			restore_time(fs, ids[i]);
 }
 
-void fs_file_mtime_told(struct fs *fs, struct node *node, const struct timespec *mtime)
+struct fs_write_mark fs_file_write_mark(struct fs *fs, struct node *node)
+{
+	struct fs_write_mark mark;
+
+	node_lock(fs->nodes);
+	mark = (struct fs_write_mark){.writing = node->cached_writes > 0, .begun = node->cached_begun};
+	node_unlock(fs->nodes);
+	return mark;
+}
+
+void fs_file_mtime_told(struct fs *fs, struct node *node, struct fs_write_mark mark,
+			const struct timespec *mtime)
 {
 	if (!S_ISREG(node->type))
 		return;
 	node_lock(fs->nodes);
-	node->private.holds_mtime = node->cached_writes > 0;
+	node->private.holds_mtime = mark.writing || node->cached_begun != mark.begun;
 	node->private.mtime = *mtime;
 	node_unlock(fs->nodes);
 }
@@ -418,6 +429,7 @@ static int cached_write_begin(struct fs *fs, struct node *node, struct format_fi
 
 	node_lock(fs->nodes);
 	node->cached_writes++;
+	node->cached_begun++;
 	held = node->private.holds_mtime;
 	node_unlock(fs->nodes);
 	if (held)

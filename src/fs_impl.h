@@ -136,9 +136,16 @@ int fs_file_get(struct fs *fs, struct node *node, bool writable, struct format_f
 /* Gives the inode a file just created, or, if it has one, counts that and closes fd. */
 int fs_file_adopt(struct fs *fs, struct node *node, int fd, struct format_file **ret);
 void fs_file_put(struct fs *fs, struct node *node);
-/* The kernel has set the time of the inode: what was kept of it for later no longer counts. mtime is what it
- * has set, for the writes that go on meanwhile. */
-void fs_file_mtime_told(struct fs *fs, struct node *node, const struct timespec *mtime);
+/* Which cached writes go on before the time of the inode is set, and that it was set, by the kernel to mtime:
+ * what was kept of it for later no longer counts, but that writes have gone on meanwhile, so that mtime does.
+ */
+struct fs_write_mark {
+	bool writing;
+	uint16_t begun;
+};
+struct fs_write_mark fs_file_write_mark(struct fs *fs, struct node *node);
+void fs_file_mtime_told(struct fs *fs, struct node *node, struct fs_write_mark mark,
+			const struct timespec *mtime);
 /* The kernel will write no more for now: sets all times again that cached writes have moved. */
 void fs_file_restore_times(struct fs *fs);
 /* The file if it is open now, counted; NULL. */

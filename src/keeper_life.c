@@ -512,10 +512,10 @@ void keeper_life_done(struct keeper_life *l, enum message_command command, const
 	arm(l);
 }
 
-/* Seconds since 1970, rounded: whoever asks twice is told the same. */
+/* Seconds since 1970, by milliseconds: whoever asks twice is told the same. */
 static int64_t real_time(uint64_t at, uint64_t now)
 {
-	return at ? ((int64_t)realtime_ms() + (int64_t)at - (int64_t)now + 500) / 1000 : 0;
+	return at ? ((int64_t)realtime_ms() + (int64_t)at - (int64_t)now) / 1000 : 0;
 }
 
 void keeper_life_look(struct keeper_life *l)

@@ -38,6 +38,7 @@ static int parse_line(char *line, struct mountinfo *ret)
 {
 	char *fields[5], *save, *behind = strstr(line, " - ");
 	char *type, *source, *super, *user;
+	const char *optional;
 
 	if (!behind)
 		return -EBADMSG;
@@ -47,8 +48,13 @@ static int parse_line(char *line, struct mountinfo *ret)
 		if (!fields[i])
 			return -EBADMSG;
 	}
+	/* Options, and behind them what is optional. */
+	optional = strchr(save, ' ') ? strchr(save, ' ') : "";
 	type = strtok_r(behind + 3, " ", &save);
 	source = strtok_r(NULL, " ", &save);
+	ret->shared = strstr(optional, "shared:");
+	if (sscanf(fields[0], "%u", &ret->id) != 1 || sscanf(fields[1], "%u", &ret->parent) != 1)
+		return -EBADMSG;
 	if (!type || !source || sscanf(fields[2], "%u:%u", &ret->major, &ret->minor) != 2)
 		return -EBADMSG;
 	super = strtok_r(NULL, " ", &save);

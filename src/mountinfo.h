@@ -11,6 +11,8 @@
 #define MOUNTINFO_TYPE "fuse.ckrfs"
 
 struct mountinfo {
+	unsigned id, parent; /* of the mount, and of the one that it is mounted on */
+	bool shared;         /* what is mounted or unmounted on it is so in other namespaces, too */
 	unsigned major, minor;
 	unsigned user; /* who mounted a FUSE file system, else -1 */
 	char type[64], source[256], target[4096];

@@ -38,7 +38,8 @@ struct node {
 	uint32_t refs;     /* requests and handles that use it now */
 	uint32_t children; /* nodes whose place is in it */
 	uint32_t hash;
-	uint32_t cached_writes;   /* being done now; fs_file.c counts them, with the table's lock */
+	/* Being done now, and begun so far; fs_file.c counts them, with the table's lock. */
+	uint16_t cached_writes, cached_begun;
 	struct node *next;        /* in the hash bucket */
 	struct node_place *place; /* without handles: where it is found again */
 	uint64_t dev, ino;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What plugin_message.c (JSON) and plugin_record.c (files, forms of names and values) share. */
+/* What plugin_message.c (JSON), plugin_record.c (files, forms of names and values) and oci_message.c share.
+ */
 #ifndef CKRFS_PLUGIN_MESSAGE_IMPL_H
 #define CKRFS_PLUGIN_MESSAGE_IMPL_H
 

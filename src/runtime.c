@@ -403,7 +403,7 @@ int runtime_names(const struct runtime *rt, char ***ret_names)
 	while (names && dir && (e = readdir(dir))) {
 		char **more;
 
-		if (!config_name_valid(e->d_name))
+		if (!config_mount_name_valid(e->d_name))
 			continue;
 		more = reallocarray(names, n + 2, sizeof(*names));
 		if (!more || !(more[n] = strdup(e->d_name))) {

@@ -7,25 +7,25 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "cleanup.h"
-#include "companion.h"
 #include "control_client.h"
 #include "mountinfo.h"
+#include "self.h"
 #include "util.h"
 #include "volume_plugin_impl.h"
 
-enum { SAID_MAX = 2048, ARGS_MAX = 2 * PLUGIN_OPTIONS_MAX + 16, ASK_MS = 2000 };
+enum { ASK_MS = 2000 };
+
+_Static_assert(2 * PLUGIN_OPTIONS_MAX + 16 <= SELF_ARGS_MAX, "the words of a mount fit");
 
 /* What one child works with. */
 struct task {
@@ -35,108 +35,6 @@ struct task {
 	char target[PLUGIN_TARGET_SIZE];
 };
 
-/* ---- ckrfs ---- */
-
-static _Noreturn void exec_ckrfs(char *const *argv, int said_fd)
-{
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	sigset_t none;
-
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	unsetenv("NOTIFY_SOCKET");
-	unsetenv("LISTEN_FDS");
-	unsetenv("LISTEN_PID");
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && null >= 0 && dup2(null, STDIN_FILENO) >= 0 &&
-	    dup2(said_fd, STDOUT_FILENO) >= 0 && dup2(said_fd, STDERR_FILENO) >= 0)
-		_exit(companion_run_ckrfs(argv));
-	_exit(EXIT_STATUS_FAILED);
-}
-
-/* Until the process ends, which its keeper, with the same stderr, may not do. */
-static void read_said(int fd, int pid_fd, char said[SAID_MAX])
-{
-	struct pollfd fds[2] = {{.fd = fd, .events = POLLIN}, {.fd = pid_fd, .events = POLLIN}};
-	size_t used = 0;
-
-	for (;;) {
-		char rest[512];
-		ssize_t n = read(fd, used + 1 < SAID_MAX ? said + used : rest,
-				 used + 1 < SAID_MAX ? SAID_MAX - 1 - used : sizeof(rest));
-
-		if (n > 0 && used + 1 < SAID_MAX)
-			used += (size_t)n;
-		else if (n == 0)
-			fds[0].fd = -1;
-		if (n > 0)
-			continue;
-		if (fds[1].revents)
-			break;
-		poll(fds, 2, -1);
-	}
-	said[used] = '\0';
-}
-
-/* Runs ckrfs with these arguments: its exit status, or negative errno; and what it said. */
-static int run_ckrfs(char *const *argv, char said[SAID_MAX])
-{
-	autofd int pid_fd = -1, said_fd = -1;
-	int fds[2], status;
-	pid_t pid;
-
-	if (pipe2(fds, O_CLOEXEC) < 0)
-		return -errno;
-	said_fd = fds[0];
-	fcntl(said_fd, F_SETFL, O_NONBLOCK);
-	pid = fork();
-	if (pid == 0)
-		exec_ckrfs(argv, fds[1]);
-	close(fds[1]);
-	if (pid < 0)
-		return -errno;
-	pid_fd = (int)syscall(SYS_pidfd_open, pid, 0);
-	if (pid_fd < 0)
-		return -errno;
-	read_said(said_fd, pid_fd, said);
-	if (waitpid(pid, &status, 0) < 0)
-		return -errno;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -EIO;
-}
-
-/* Adds lines, of who holds a busy mount, or of fusermount3(1), behind the error's own. */
-static void add_lines(struct error *err, const char *lines, size_t n)
-{
-	size_t used = strlen(err->text);
-
-	while (n > 0 && lines[n - 1] == '\n')
-		n--;
-	if (n > 0)
-		snprintf(err->text + used, sizeof(err->text) - used, "\n%.*s", (int)n, lines);
-}
-
-/* [lines of others] "ckrfs: TEXT\n" [more lines] "  try: HINT\n", as it was said. */
-static int said_error(int status, const char *said, const char *fallback, struct error *err)
-{
-	const char *text = strncmp(said, "ckrfs: ", 7) == 0 ? said : strstr(said, "\nckrfs: "), *rest, *hint;
-	size_t before;
-
-	if (status < 0)
-		return error_errno(err, status, EXIT_STATUS_FAILED, "%s", fallback);
-	if (!text)
-		return error_set(err, -EIO, (enum exit_status)status, "%s: exit status %d", fallback, status);
-	before = (size_t)(text - said);
-	text += text[0] == '\n' ? 8 : 7;
-	rest = text + strcspn(text, "\n");
-	hint = strstr(rest, "\n  try: ");
-	error_set(err, -EIO, (enum exit_status)status, "%.*s", (int)(rest - text), text);
-	add_lines(err, said, before);
-	if (*rest)
-		add_lines(err, rest + 1, hint ? (size_t)(hint - rest) : strlen(rest + 1));
-	if (hint)
-		error_hint(err, "%.*s", (int)strcspn(hint + 8, "\n"), hint + 8);
-	return -EIO;
-}
-
 /* ---- looking ---- */
 
 static int load(struct task *t, struct error *err)
@@ -144,7 +42,15 @@ static int load(struct task *t, struct error *err)
 	autoconfig_set struct config_set *set = NULL;
 	int r = config_load(t->env->config_file, getuid(), &set, err);
 
-	return r < 0 ? r : policy_check(set, t->volume, &t->config, err);
+	if (r == 0)
+		r = policy_check(set, t->volume, &t->config, err);
+	if (r < 0 || t->config->scope != CONFIG_SCOPE_CONTAINER)
+		return r;
+	/* An engine asks for one mount for all of its containers, and does not say which they are. */
+	error_set(err, -EOPNOTSUPP, EXIT_STATUS_UNSUPPORTED,
+		  "scope = container is not for volumes of engines, but for annotations of containers");
+	error_hint(err, "man 8 ckrfs-oci-hook");
+	return -EOPNOTSUPP;
 }
 
 /* How the mount is: 0 with its status; -ENOENT: there is none; -ESTALE: nobody serves it. */
@@ -214,17 +120,19 @@ static int do_look(struct task *t, struct job_result *ret)
 
 static int unmount(const struct task *t, bool lazy, struct error *err)
 {
-	char command[] = "umount", lazily[] = "--lazy", dashes[] = "--", program[] = "ckrfs";
-	char target[sizeof(t->target)], said[SAID_MAX];
-	char *with[] = {program, command, lazily, dashes, target, NULL};
-	char *without[] = {program, command, dashes, target, NULL};
+	autoself struct self_args a = {.n = 0};
+	char said[SELF_SAID_MAX];
 	int status;
 
-	memcpy(target, t->target, sizeof(target));
-	status = run_ckrfs(lazy ? with : without, said);
+	self_add(&a, "umount");
+	if (lazy)
+		self_add(&a, "--lazy");
+	self_add(&a, "--");
+	self_add(&a, t->target);
+	status = self_run(&a, said);
 	if (status == EXIT_STATUS_DONE || status == EXIT_STATUS_NO_VOLUME)
 		return 0;
-	return said_error(status, said, "cannot unmount the volume", err);
+	return self_error(status, said, "cannot unmount the volume", err);
 }
 
 /* NAME=VALUE as one word behind -o. */
@@ -244,74 +152,49 @@ static char *option_word(const struct plugin_option *o)
 	return word;
 }
 
-struct arguments {
-	char *list[ARGS_MAX + 1];
-	size_t n;
-	bool failed;
-};
-
-/* Takes the word. */
-static void arguments_take(struct arguments *a, char *word)
-{
-	if (word && a->n < ARGS_MAX)
-		a->list[a->n++] = word;
-	else
-		a->failed = true;
-}
-
-static void arguments_add(struct arguments *a, const char *word)
-{
-	arguments_take(a, strdup(word));
-}
-
 /* ckrfs mount [--config FILE] [-o ...] -- SOURCE|NAME TARGET */
-static int mount_arguments(const struct task *t, struct arguments *a)
+static void mount_arguments(const struct task *t, struct self_args *a)
 {
 	const char *source = plugin_volume_option(t->volume, "source");
 	const struct plugin_option name = {.name = "name"};
 	struct plugin_option named = name;
 
-	arguments_add(a, "ckrfs");
-	arguments_add(a, "mount");
+	self_add(a, "mount");
 	if (t->env->config_file) {
-		arguments_add(a, "--config");
-		arguments_add(a, t->env->config_file);
+		self_add(a, "--config");
+		self_add(a, t->env->config_file);
 	}
 	for (uint32_t i = 0; i < t->volume->n_options; i++) {
 		const struct plugin_option *o = &t->volume->options[i];
 
 		if (strcmp(o->name, "volume") == 0 || strcmp(o->name, "source") == 0)
 			continue;
-		arguments_add(a, "-o");
-		arguments_take(a, option_word(o));
+		self_add(a, "-o");
+		self_take(a, option_word(o));
 	}
 	if (source) {
 		memcpy(named.value, t->volume->name, sizeof(t->volume->name));
-		arguments_add(a, "-o");
-		arguments_take(a, option_word(&named));
+		self_add(a, "-o");
+		self_take(a, option_word(&named));
 	}
-	arguments_add(a, "--");
-	arguments_add(a, source ? source : plugin_volume_option(t->volume, "volume"));
-	arguments_add(a, t->target);
-	return a->failed ? -ENOMEM : 0;
+	self_add(a, "--");
+	self_add(a, source ? source : plugin_volume_option(t->volume, "volume"));
+	self_add(a, t->target);
 }
 
 static int mount(const struct task *t, struct error *err)
 {
-	struct arguments a = {.n = 0};
-	char said[SAID_MAX];
+	autoself struct self_args a = {.n = 0};
+	char said[SELF_SAID_MAX];
 	int status;
 
 	if (mkdir(t->target, 0700) < 0 && errno != EEXIST && errno != ENOTCONN)
 		return error_errno(err, -errno, EXIT_STATUS_FAILED, "cannot make %s", t->target);
-	status = mount_arguments(t, &a);
-	if (status == 0)
-		status = run_ckrfs(a.list, said);
-	for (size_t i = 0; i < a.n; i++)
-		free(a.list[i]);
+	mount_arguments(t, &a);
+	status = self_run(&a, said);
 	if (status == EXIT_STATUS_DONE)
 		return 0;
-	return said_error(status, said, "cannot mount the volume", err);
+	return self_error(status, said, "cannot mount the volume", err);
 }
 
 /* Mounted and served: good. A mount that died is taken away first. */

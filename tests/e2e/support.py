@@ -102,7 +102,7 @@ def run(*argv, check=True, **kw):
 
 def memscan(patterns, *args):
     """Looks for the patterns in a file (hex, one a line) in processes, or with -f in files; -> a line for each that is there"""
-    done = run(TOOLS / "memscan", patterns, *map(str, args), check=False)
+    done = run(TOOLS / "memscan", patterns, *map(str, args), check=False, timeout=600)
     assert done.returncode in (0, 1), done.stderr
     return [line for line in done.stdout.decode().splitlines() if ": pattern" in line]
 

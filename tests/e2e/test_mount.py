@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support import (BINARY, BUSY, DONE, NO_VOLUME, UID, UNSUPPORTED, USAGE, WRONG_KEY, alive, as_user, child, errno_of, kernel_lacks,
+from support import (BINARY, BUSY, CONFIG, DONE, NO_VOLUME, UID, UNSUPPORTED, USAGE, WRONG_KEY, alive, as_user, child, errno_of, kernel_lacks,
                      mount_line, mounts_under, run, wait_until)
 
 STATUS_MEMBERS = {"name", "state", "source", "target", "lower", "format", "key_identifier", "key_source", "since",
@@ -642,6 +642,22 @@ rm $1/fuse
     assert '"unlocked"' in done
     with volume.mounted(ck.dir / "peer", read_only=True) as peer:
         assert (peer / "f").read_text() == "mine\n"
+
+
+def test_configured_volume_under_another_name(ck):
+    """A second mount of a volume, for one of its users: NAME@USER."""
+    ck.volume(shared="yes")
+    ck.mount()
+    other = ck.dir / "other"
+    other.mkdir()
+    ck.mount("web", other, "-o", "name=web@one")
+    assert sorted(m["name"] for m in ck.states()) == ["web", "web@one"]
+    ck.run("lock", "web@one", status=DONE)
+    assert [m["state"] for m in sorted(ck.states(), key=lambda m: m["name"])] == ["unlocked", "locked"]
+    ck.umount("web@one")
+    assert ck.state()["name"] == "web"
+    ck.umount()
+    assert "is not 1 to 64 letters" in ck.run("mount", "web", ck.mnt, "-o", "name=web@", status=CONFIG).stderr
 
 
 def test_mount_reaches_a_slave_namespace(ck):

@@ -4,6 +4,7 @@ test, as the machine's own may not pass mounts on."""
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -12,7 +13,7 @@ import subprocess
 import containers
 import pytest
 from plugin import Plugin
-from support import BUILD, REPO, alive, run, wait_until
+from support import BINARY, BUILD, REPO, alive, run, wait_until
 from test_containers import PROBE
 from test_leaks import PASSPHRASE, Hunt, hunted
 from test_volume_plugin import BASE64, HEX, fifo_key
@@ -305,13 +306,23 @@ def transcript(page):
     return found
 
 
+def install_hooks(directory):
+    """As they are installed, but for the program's place; -> the directory for podman's hooks_dir"""
+    hooks = directory / "hooks.d"
+    hooks.mkdir()
+    for name in ("ckrfs-create.json", "ckrfs-poststop.json"):
+        (hooks / name).write_text(re.sub(r'"path": ".*"', f'"path": "{BINARY}"', (BUILD / name).read_text()))
+    return hooks
+
+
 def play(namespace, directory, commands):
     """All in one shell, as somebody would paste them; -> what each printed on standard output"""
     mark = "--- next ---"
     script = "".join(f"{c}\necho '{mark}'\n" for c, _ in commands)
     script += "kill %1; wait %1\n"
     env = {"PATH": f"{directory}:{BUILD}:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"}
-    done = run(*namespace.argv("bash", "-c", script.replace("/var/log/", f"{directory}/")), env=env, stdin=subprocess.DEVNULL, timeout=40,
+    script = script.replace("/var/log/", f"{directory}/").replace("/usr/share/containers/oci/hooks.d", str(install_hooks(directory)))
+    done = run(*namespace.argv("bash", "-c", script), env=env, stdin=subprocess.DEVNULL, timeout=40,
                check=False)
     said = done.stdout.decode().split(mark + "\n")
     assert len(said) == len(commands) + 1, done
