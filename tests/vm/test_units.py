@@ -29,7 +29,7 @@ def run(*command, check=True, **more):
 
 def recent():
     """What the journal has of the last minute, for who reads the failure."""
-    return subprocess.run(["journalctl", "-q", "--no-pager", "-o", "cat", "-n", "30"], capture_output=True, text=True).stdout
+    return subprocess.run(["journalctl", "-q", "--no-pager", "-o", "cat", "-n", "150"], capture_output=True, text=True).stdout
 
 
 def systemctl(*args, check=True):
@@ -86,7 +86,7 @@ def machine():
         path.unlink(missing_ok=True)
         path.symlink_to(BINARY)
     for unit in (BUILD / "ckrfs@.service", BUILD / "ckrfs-volume-plugin.service", REPO / "conf/systemd/ckrfs-volume-plugin.socket"):
-        (UNITS / unit.name).write_text(re.sub(r"(?m)^(Exec\w+=)\S+/ckrfs ", r"\1/usr/sbin/ckrfs ", unit.read_text()))
+        (UNITS / unit.name).write_text(re.sub(r"(?m)^(Exec\w+=\+?)\S+/ckrfs ", r"\1/usr/sbin/ckrfs ", unit.read_text()))
     systemctl("daemon-reload")
 
 

@@ -54,6 +54,8 @@ $b mount -t tmpfs -o mode=1777 shm dev/shm
 # Moved, not just entered: user namespaces are refused in a chroot.
 $b mount --move . /
 [ -f run/out/unit ] || exec $b chroot . /bin/sh /run/out/start
+# Of this machine: systemd is to see a machine of its own, not a container.
+$b rm -f .dockerenv
 : >etc/fstab
 $b mkdir -p etc/tmpfiles.d
 : >etc/tmpfiles.d/tmp.conf
