@@ -299,6 +299,14 @@ static int mount_in_background(struct config *cfg, uid_t owner, bool verbose, st
 	return 0;
 }
 
+/* Who starts it in the foreground starts it again when it was killed: the target is to be as it was. */
+static int make_ready(const struct mount_args *a, struct config *cfg, struct error *err)
+{
+	int r = a->foreground ? umount_remains(cfg->name, cfg->target, err) : 0;
+
+	return r < 0 ? r : canonical_target(cfg, err);
+}
+
 static int mount_volume(struct mount_args *a, struct error *err)
 {
 	struct config *cfg = NULL;
@@ -307,7 +315,7 @@ static int mount_volume(struct mount_args *a, struct error *err)
 
 	if (r < 0)
 		return r;
-	r = canonical_target(cfg, err);
+	r = make_ready(a, cfg, err);
 	if (r == 0)
 		r = find_owner(cfg, &owner, err);
 	if (r < 0) {

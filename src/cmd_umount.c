@@ -156,6 +156,18 @@ static int umount_one(struct control_mount *m, bool lazy, struct error *err)
 	return r == 0 ? clean_lower(m, err) : r;
 }
 
+int umount_remains(const char *name, const char *target, struct error *err)
+{
+	struct control_mount m = CONTROL_MOUNT_NONE;
+	int r = control_client_find(name, &m, NULL);
+
+	r = r == 0 && m.runtime.mounts_fd >= 0 && !m.alive && strcmp(m.record.target, target) == 0
+		    ? umount_one(&m, true, err)
+		    : 0;
+	control_client_close(&m);
+	return r;
+}
+
 /* The error with who is to blame between its two lines. */
 static int fail_umount(const struct control_mount *m, struct error *err)
 {

@@ -86,6 +86,10 @@ int cmd_status(const struct front *front, int argc, char **argv);
 int cmd_unlock(const struct front *front, int argc, char **argv);
 int cmd_umount(const struct front *front, int argc, char **argv);
 
+/* For who mounts it again, as a service manager does: what a keeper that was killed has left of that mount on
+ * that target, if there is any, is unmounted. */
+int umount_remains(const char *name, const char *target, struct error *err);
+
 /* Those of ckrfs-net: in the table is companion_run(). */
 int cmd_ticket(const struct front *front, int argc, char **argv);
 int cmd_volume_plugin(const struct front *front, int argc, char **argv);

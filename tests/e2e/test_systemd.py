@@ -30,7 +30,7 @@ def unit(name):
 def installed(tmp_path):
     """The units as they are, but for the place of the program"""
     for name, path in UNITS.items():
-        (tmp_path / name).write_text(re.sub(r"(?m)^(Exec\w+=)\S+/ckrfs ", rf"\1{BINARY} ", path.read_text()))
+        (tmp_path / name).write_text(re.sub(r"(?m)^(Exec\w+=\+?)\S+/ckrfs ", rf"\1{BINARY} ", path.read_text()))
     (tmp_path / "ckrfs@web.service").symlink_to("ckrfs@.service")
     return tmp_path
 
@@ -117,6 +117,25 @@ def test_main_process_ends_when_the_server_dies(ck):
         assert process.wait(60) not in (DONE, None)
     with ck.mounted("web"):
         (ck.mnt / "again").touch()
+
+
+def test_keeper_that_was_killed_is_started_again(ck):
+    """Nothing but the same command line: systemd runs no ExecStop= then."""
+    ck.volume()
+    with child(ck.argv("mount", "web", ck.mnt, "--foreground"), env=ck.env) as process:
+        wait_until("the mount", lambda: any(m["state"] == "unlocked" for m in ck.states()))
+        ck.remember(ck.mnt)
+        (ck.mnt / "f").write_text("before")
+        with open(ck.mnt / "f"):
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait(60)
+            wait_until("it to be dead", lambda: ck.state()["state"] == "dead")
+            assert ck.run("mount", "web", ck.mnt).returncode != DONE
+            with child(ck.argv("mount", "web", ck.mnt, "--foreground"), env=ck.env):
+                wait_until("the mount", lambda: any(m["state"] == "unlocked" for m in ck.states()))
+                ck.remember(ck.mnt)
+                assert (ck.mnt / "f").read_text() == "before"
+                ck.umount()
 
 
 def test_socket_hands_the_plugin_its_clients(ck):
