@@ -15,6 +15,7 @@
 #include "fusemount.h"
 #include "holders.h"
 #include "lower.h"
+#include "mountinfo.h"
 #include "progress.h"
 
 /* mount(8), "EXIT STATUS". */
@@ -79,12 +80,48 @@ static void wait_for_end(const struct control_mount *m, int watch_fd, bool lazy)
 	progress_end(&progress);
 }
 
+struct automount_search {
+	const char *target;
+	bool found;
+};
+
+static bool compare_automount(void *ctx, const struct mountinfo *m)
+{
+	struct automount_search *s = ctx;
+
+	s->found = strcmp(m->type, "autofs") == 0 && strcmp(m->target, s->target) == 0;
+	return !s->found;
+}
+
+/* autofs lets only the process group of its daemon, which we are in when that runs us, come near to what it
+ * lets expire: the keeper, whom we would wait for, would wait for that (autofs_d_manage()). */
+static bool is_automount(const char *target)
+{
+	struct automount_search s = {.target = target};
+
+	return geteuid() == 0 && mountinfo_each(compare_automount, &s) == 0 && s.found;
+}
+
+static int umount_ourselves(const struct control_mount *m, int watch_fd, bool lazy, struct error *err)
+{
+	int r = fusemount_unmount_path(m->record.target, m->name, lazy);
+
+	if (r < 0 && r != -EINVAL)
+		return umount_failed(m, r, err);
+	wait_for_end(m, watch_fd, lazy);
+	return 0;
+}
+
 static int umount_alive(struct control_mount *m, bool lazy, struct error *err)
 {
 	struct message_request request = {.command = MESSAGE_UMOUNT, .lazy = lazy};
 	autofd int watch_fd = runtime_watch(&m->runtime, m->name);
 	bool alive;
-	int r = control_client_ask(&m->runtime, m->name, &request, CONTROL_CLIENT_UMOUNT_MS, NULL, err);
+	int r;
+
+	if (is_automount(m->record.target))
+		return umount_ourselves(m, watch_fd, lazy, err);
+	r = control_client_ask(&m->runtime, m->name, &request, CONTROL_CLIENT_UMOUNT_MS, NULL, err);
 
 	if (r == 0) {
 		wait_for_end(m, watch_fd, lazy);

@@ -148,7 +148,8 @@ def test_socket_hands_the_plugin_its_clients(ck):
         wait_until("the socket", path.exists)
         with socket.socket(socket.AF_UNIX) as s:
             s.settimeout(60)
-            s.connect(str(path))
+            # It is there a moment before somebody listens.
+            wait_until("somebody who listens", lambda: s.connect_ex(str(path)) == 0)
             s.sendall(b"POST /Plugin.Activate HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
             answer = s.recv(4096)
             while b"VolumeDriver" not in answer:
