@@ -199,7 +199,7 @@ int umount_remains(const char *name, const char *target, struct error *err)
 	int r = control_client_find(name, &m, NULL);
 
 	r = r == 0 && m.runtime.mounts_fd >= 0 && !m.alive && strcmp(m.record.target, target) == 0
-		    ? umount_one(&m, true, err)
+		    ? umount_dead(&m, err)
 		    : 0;
 	control_client_close(&m);
 	return r;

@@ -86,8 +86,8 @@ int cmd_status(const struct front *front, int argc, char **argv);
 int cmd_unlock(const struct front *front, int argc, char **argv);
 int cmd_umount(const struct front *front, int argc, char **argv);
 
-/* For who mounts it again, as a service manager does: what a keeper that was killed has left of that mount on
- * that target, if there is any, is unmounted. */
+/* For who mounts it again, as a service manager does: the mount that a keeper that was killed has left on
+ * that target, if there is one, is unmounted. The rest that it has left is for the keeper that follows. */
 int umount_remains(const char *name, const char *target, struct error *err);
 
 /* Those of ckrfs-net: in the table is companion_run(). */

@@ -605,7 +605,8 @@ umount $1/mnt; echo "busy: $?"
 umount.ckrfs $1/mnt -v; echo "helper, busy: $?"
 umount -l $1/mnt; echo "lazy: $?"
 cd /
-mount -t ckrfs web $1/mnt
+# umount(8) does not wait for the keeper's end.
+until mount -t ckrfs web $1/mnt; do :; done
 umount.ckrfs $1/mnt -v; echo "helper: $?"
 umount.ckrfs $1/mnt; echo "helper, nothing there: $?"
 """)
