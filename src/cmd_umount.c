@@ -122,7 +122,6 @@ static int umount_alive(struct control_mount *m, bool lazy, struct error *err)
 	if (is_automount(m->record.target))
 		return umount_ourselves(m, watch_fd, lazy, err);
 	r = control_client_ask(&m->runtime, m->name, &request, CONTROL_CLIENT_UMOUNT_MS, NULL, err);
-
 	if (r == 0) {
 		wait_for_end(m, watch_fd, lazy);
 		return 0;

@@ -2,21 +2,15 @@
 #include "finding.h"
 
 #include <errno.h>
-#include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cleanup.h"
+#include "jsontext.h"
 #include "util.h"
 
 enum { DEPTH_MAX = 4, LINE_MAX_SIZE = 64 << 20 };
-
-static void put_json(struct json_object **o)
-{
-	json_object_put(*o);
-}
-#define autojson __attribute__((cleanup(put_json)))
 
 static const struct {
 	const char *word, *what, *meaning;

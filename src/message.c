@@ -2,19 +2,13 @@
 #include "message.h"
 
 #include <errno.h>
-#include <json-c/json.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "jsontext.h"
 #include "util.h"
 
 enum { DEPTH_MAX = 8 };
-
-static void put_json(struct json_object **o)
-{
-	json_object_put(*o);
-}
-#define autojson __attribute__((cleanup(put_json)))
 
 /* ---- members of struct message_status, once for both directions ---- */
 
@@ -206,28 +200,13 @@ static int status_from_json(struct json_object *o, struct message_status *ret)
 
 /* ---- parsing ---- */
 
-/* One object and nothing behind it but blanks. */
 static int parse_object(const char *buf, size_t size, struct json_object **ret, struct error *err)
 {
-	struct json_tokener *tok = json_tokener_new_ex(DEPTH_MAX);
-	struct json_object *o = NULL;
-	size_t used;
+	int r = size <= MESSAGE_MAX ? jsontext_object(buf, size, DEPTH_MAX, ret) : -EBADMSG;
 
-	if (!tok)
-		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "cannot read a message");
-	json_tokener_set_flags(tok, JSON_TOKENER_STRICT);
-	if (size <= MESSAGE_MAX)
-		o = json_tokener_parse_ex(tok, buf, (int)size);
-	used = json_tokener_get_parse_end(tok);
-	json_tokener_free(tok);
-	while (o && used < size && strchr(" \r\n\t", buf[used]) && buf[used])
-		used++;
-	if (!json_object_is_type(o, json_type_object) || used != size) {
-		json_object_put(o);
-		return error_set(err, -EBADMSG, EXIT_STATUS_FAILED, "the message is not a JSON object");
-	}
-	*ret = o;
-	return 0;
+	if (r == -ENOMEM)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot read a message");
+	return r < 0 ? error_set(err, r, EXIT_STATUS_FAILED, "the message is not a JSON object") : 0;
 }
 
 static int check_version(struct json_object *o, struct error *err)

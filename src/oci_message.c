@@ -2,24 +2,18 @@
 #include "oci_message.h"
 
 #include <errno.h>
-#include <json-c/json.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cleanup.h"
 #include "config.h"
+#include "jsontext.h"
 #include "plugin_message_impl.h"
 #include "util.h"
 
 #define OCI_PREFIX "io.ckrfs."
 
 enum { STATE_DEPTH_MAX = 8, CONFIG_DEPTH_MAX = 32, SHORT_ID = 12, LONG_ID = 64 };
-
-static void put_json(struct json_object **o)
-{
-	json_object_put(*o);
-}
-#define autojson __attribute__((cleanup(put_json)))
 
 /* ---- one annotation ---- */
 
@@ -177,28 +171,15 @@ static int bad(struct error *err, const char *what, const char *why)
 static int parse_object(const char *buf, size_t size, size_t max, int depth, const char *what,
 			struct json_object **ret, struct error *err)
 {
-	struct json_tokener *tok;
-	struct json_object *o;
-	size_t used;
+	int r;
 
 	if (size > max)
 		return error_set(err, -E2BIG, EXIT_STATUS_FAILED, "%s is larger than %zu MiB", what,
 				 max >> 20);
-	tok = json_tokener_new_ex(depth);
-	if (!tok)
-		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "cannot read %s", what);
-	json_tokener_set_flags(tok, JSON_TOKENER_STRICT);
-	o = json_tokener_parse_ex(tok, buf, (int)size);
-	used = json_tokener_get_parse_end(tok);
-	json_tokener_free(tok);
-	while (used < size && memchr(" \t\r\n", buf[used], 4))
-		used++;
-	if (!json_object_is_type(o, json_type_object) || used < size) {
-		json_object_put(o);
-		return bad(err, what, "is not a JSON object");
-	}
-	*ret = o;
-	return 0;
+	r = jsontext_object(buf, size, depth, ret);
+	if (r == -ENOMEM)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot read %s", what);
+	return r < 0 ? bad(err, what, "is not a JSON object") : 0;
 }
 
 /* A text without NUL and control characters. -ENOENT: there is none; -EBADMSG. */

@@ -2,22 +2,16 @@
 #include "plugin_message.h"
 
 #include <errno.h>
-#include <json-c/json.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "config.h"
+#include "jsontext.h"
 #include "plugin_message_impl.h"
 #include "util.h"
 
 enum { DEPTH_MAX = 4 };
-
-static void put_json(struct json_object **o)
-{
-	json_object_put(*o);
-}
-#define autojson __attribute__((cleanup(put_json)))
 
 static const char *const paths[] = {
 	[PLUGIN_ACTIVATE] = "/Plugin.Activate",   [PLUGIN_CAPABILITIES] = "/VolumeDriver.Capabilities",
@@ -49,33 +43,13 @@ static int bad(struct error *err, const char *what)
 	return error_set(err, -EBADMSG, EXIT_STATUS_FAILED, "the request %s", what);
 }
 
-static bool is_blank(const char *buf, size_t size)
-{
-	for (size_t i = 0; i < size; i++)
-		if (!memchr(" \t\r\n", buf[i], 4))
-			return false;
-	return true;
-}
-
 static int parse_object(const char *buf, size_t size, struct json_object **ret, struct error *err)
 {
-	struct json_tokener *tok = json_tokener_new_ex(DEPTH_MAX);
-	struct json_object *o = NULL;
-	size_t used;
+	int r = size <= PLUGIN_BODY_MAX ? jsontext_object(buf, size, DEPTH_MAX, ret) : -EBADMSG;
 
-	if (!tok)
-		return error_errno(err, -ENOMEM, EXIT_STATUS_FAILED, "cannot read the request");
-	json_tokener_set_flags(tok, JSON_TOKENER_STRICT);
-	if (size <= PLUGIN_BODY_MAX)
-		o = json_tokener_parse_ex(tok, buf, (int)size);
-	used = json_tokener_get_parse_end(tok);
-	json_tokener_free(tok);
-	if (!json_object_is_type(o, json_type_object) || !is_blank(buf + used, size - used)) {
-		json_object_put(o);
-		return bad(err, "is not a JSON object");
-	}
-	*ret = o;
-	return 0;
+	if (r == -ENOMEM)
+		return error_errno(err, r, EXIT_STATUS_FAILED, "cannot read the request");
+	return r < 0 ? bad(err, "is not a JSON object") : 0;
 }
 
 /* Without control characters, and without a NUL in it. -EBADMSG: no such string; -E2BIG. */

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <json-c/json.h>
 #include <linux/fs.h>
 #include <linux/xattr.h>
 #include <stdio.h>
@@ -13,6 +12,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "jsontext.h"
 #include "store.h"
 #include "util.h"
 
@@ -24,12 +24,6 @@ struct quarantine {
 	char *name, *where, *log;
 	unsigned next; /* number of the next object */
 };
-
-static void put_json(struct json_object **o)
-{
-	json_object_put(*o);
-}
-#define autojson __attribute__((cleanup(put_json)))
 
 /* ---- places ---- */
 
