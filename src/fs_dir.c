@@ -54,7 +54,7 @@ static uint64_t place_backed(struct fs *fs, const struct place *place)
 	struct stat st;
 	uint64_t id;
 
-	if (!fs->passthrough ||
+	if (!fs_passthrough_any(fs) ||
 	    node_lookup(fs->nodes, place->dir.inode.node, place->dir.dir.fd, place->name.disk, &st, &id) < 0)
 		return 0;
 	if (S_ISREG(st.st_mode) && st.st_nlink == 1)

@@ -36,6 +36,7 @@ struct fs {
 	bool keep_cache;            /* page cache outlives opens */
 	unsigned passthrough_depth; /* 0: none */
 	_Atomic bool passthrough;   /* negotiated */
+	_Atomic unsigned backings;  /* files that the kernel has for that */
 	uint32_t renewals;          /* fs_renew() */
 	bool long_setxattr;         /* negotiated: FUSE_SETXATTR has flags */
 	uid_t self_uid;
@@ -241,6 +242,8 @@ void fs_passthrough_probe(struct fs *fs);
 int32_t fs_passthrough_backing(struct fs *fs, struct node *node, struct format_file *file);
 /* The inode is not open, and its file in the lower must not be either. */
 void fs_passthrough_let_go(struct fs *fs, struct node *node);
+/* Has the kernel any backing file? */
+bool fs_passthrough_any(const struct fs *fs);
 /* The inode has lost its last name: its file must not outlive its last open. */
 void fs_passthrough_unlinked(struct fs *fs, struct node *node);
 /* For node_table_new(): the inode goes. */

@@ -112,15 +112,25 @@ static int32_t backing_open(struct fs *fs, int fd)
 		return BACKING_NEVER;
 	id = backing_register(fs, fd);
 	capability_fsetid(true);
-	return id > 0 ? id : BACKING_NEVER;
+	if (id <= 0)
+		return BACKING_NEVER;
+	atomic_fetch_add(&fs->backings, 1);
+	return id;
 }
 
 static void backing_close(struct fs *fs, int32_t id)
 {
 	uint32_t arg = (uint32_t)id;
 
-	if (id > 0)
-		ioctl(fs->p.fuse_fd, BACKING_CLOSE, &arg);
+	if (id <= 0)
+		return;
+	ioctl(fs->p.fuse_fd, BACKING_CLOSE, &arg);
+	atomic_fetch_sub(&fs->backings, 1);
+}
+
+bool fs_passthrough_any(const struct fs *fs)
+{
+	return atomic_load(&fs->backings) > 0;
 }
 
 /* Does a write change more than contents? */
